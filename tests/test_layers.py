@@ -25,7 +25,7 @@ def imported_packages(source: str) -> set[str]:
 
 
 def test_imports_are_found_wherever_they_hide() -> None:
-    """Guards the check itself: an import inside a function or with an alias once slipped through such checks."""
+    """Guards the check itself: imports inside functions and under an alias must not slip through."""
     source = "import models.packer as p\ndef f():\n    from worldsim.world import World\nfrom . import envs"
     assert imported_packages(source) == {"models", "worldsim"}
 
@@ -45,7 +45,7 @@ def test_no_import_against_the_order(house: str) -> None:
 
 @pytest.mark.parametrize("house", [*LEAVES, "worldsim"])
 def test_names_resolve_inside_the_checkout(house: str) -> None:
-    """`models`, `envs` and `retrieval` are common names: another package of that name must not be found first."""
+    """`models`, `envs`, `retrieval` are common names: an installed namesake must not be found first."""
     spec = importlib.util.find_spec(house)
     assert spec is not None
     locations = list(spec.submodule_search_locations or [])
@@ -53,7 +53,7 @@ def test_names_resolve_inside_the_checkout(house: str) -> None:
 
 
 def test_the_door_holds_no_tensors() -> None:
-    """play.py paints frames and reads keys; were it to import torch, no other door could be built the same way."""
+    """play.py paints frames and reads keys; with tensors in it, another door would have to copy them."""
     play = ROOT / "play.py"
     if not play.exists():
         pytest.skip("play.py has not landed")

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn errors that the user can mend into one line on stderr. A context manager, and a decorator.
 
-    `ValueError` and `OSError` become `error: <line>` and exit code 2, Ctrl-C becomes exit code 130. When the reader
-    of stdout has left (`worldsim ... | head`) the exit is silent, with code 1. Anything else is a defect and keeps
-    its traceback.
+    `ValueError` and `OSError` become `error: <line>` and exit code 2, Ctrl-C becomes exit code 130. When the
+    reader of stdout has left (`worldsim ... | head`) the exit is silent, with code 1. Anything else is a
+    defect and keeps its traceback.
     """
     try:
         yield
