@@ -1,0 +1,96 @@
+"""The `worldsim` command: a table of subcommands, each a function whose signature tyro turns into flags.
+
+A module is imported only when its command is asked for: help is instant, and `worldsim record` needs no torch.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+
+import tyro
+
+from worldsim.errors import exit_on_user_error
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: the words that call it, where its function is, and its line in the help."""
+
+    words: tuple[str, ...]
+    target: str
+    """`module:function`. The function's docstring is the command's help, its parameters are the flags."""
+    summary: str
+
+    def load(self) -> Callable[..., object]:
+        module, name = self.target.split(":")
+        function: Callable[..., object] = getattr(import_module(module), name)
+        return function
+
+
+COMMANDS: tuple[Command, ...] = ()
+
+SUMMARY = "Record real worlds, train a world model on them, and measure how well it remembers."
+
+
+def overview(prefix: tuple[str, ...]) -> str:
+    """Help for `worldsim` itself or for a group of commands such as `worldsim train`."""
+    chosen = [command for command in COMMANDS if command.words[: len(prefix)] == prefix]
+    width = max(len(" ".join(command.words)) for command in chosen)
+    lines = [f"usage: {' '.join(('worldsim', *prefix))} COMMAND [flags]", "", SUMMARY, "", "commands:"]
+    lines += [f"  {' '.join(command.words):{width}}  {command.summary}" for command in chosen]
+    return "\n".join([*lines, "", "worldsim COMMAND --help shows its flags with their defaults and units."])
+
+
+def find_command(arguments: Sequence[str]) -> Command | None:
+    """The command that `arguments` begin with, or None if they name only a group of commands or nothing.
+
+    Raises ValueError for words that are neither a command nor a group.
+    """
+    for command in COMMANDS:
+        if tuple(arguments[: len(command.words)]) == command.words:
+            return command
+    words = tuple(word for word in arguments if not word.startswith("-"))
+    if any(command.words[: len(words)] == words for command in COMMANDS):
+        return None
+    known = ", ".join(" ".join(command.words) for command in COMMANDS)
+    raise ValueError(f"'worldsim {' '.join(words)}' is not a command; the commands are: {known}")
+
+
+def parse(arguments: Sequence[str]) -> Callable[[], object]:
+    """What `arguments` ask for, ready to be called.
+
+    Raises SystemExit when help is asked for (0) or a flag is wrong (2), ValueError for an unknown command.
+    """
+    if "--version" in arguments[:1]:
+        print(f"worldsim {version('worldsim')}")
+        raise SystemExit(0)
+    command = find_command(arguments)
+    if command is None:
+        print(overview(tuple(word for word in arguments if not word.startswith("-"))))
+        raise SystemExit(0 if {"-h", "--help"} & set(arguments) else 2)
+    function = command.load()
+
+    @functools.wraps(function)
+    def bind(*args: object, **kwargs: object) -> Callable[[], object]:
+        return functools.partial(function, *args, **kwargs)
+
+    bound: Callable[[], object] = tyro.cli(
+        bind,
+        prog=" ".join(("worldsim", *command.words)),
+        args=list(arguments[len(command.words) :]),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return bound
+
+
+@exit_on_user_error()
+def main() -> None:
+    """Entry point of the `worldsim` command."""
+    parse(sys.argv[1:])()
+
+
+if __name__ == "__main__":
+    main()
