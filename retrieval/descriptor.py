@@ -1,0 +1,211 @@
+"""Latents -> unit key vectors; recent latents and actions -> unit query vector."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledDescriptorSettings:
+    channels: int
+    """Channels of a latent."""
+    rows: int = 3
+    """Rows that the latent is pooled to."""
+    cols: int = 4
+    """Columns that the latent is pooled to."""
+
+
+class PooledDescriptor(ModelMixin, ConfigMixin):
+    """A latent average-pooled to rows × cols, centred on the mean of `fit`, normalised: no training, the baseline.
+
+    It has no queries of its own: its query is the key of an estimate of the coming view (the last frame, a draft).
+    """
+
+    @register_to_config
+    def __init__(self, channels: int, rows: int = 3, cols: int = 4):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, rows, cols))
+
+    @classmethod
+    def from_settings(cls, settings: PooledDescriptorSettings) -> Self:
+        return cls(**asdict(settings))
+
+    @property
+    def dim(self) -> int:
+        """Length of a key."""
+        return self.mean.numel()
+
+    def pool(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel rows cols"]:
+        return F.adaptive_avg_pool2d(latents.float(), tuple(self.mean.shape[1:]))
+
+    @torch.no_grad()
+    def fit(self, latents: Float[Tensor, "batch channel height width"]) -> None:
+        """Set the mean that `keys` subtracts to that of these latents."""
+        if len(latents) == 0:
+            raise ValueError("0 latents given to fit the pooled descriptor's mean; give at least one")
+        self.mean.copy_(self.pool(latents).mean(0))
+
+    def keys(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
+        """float32 unit vectors; a latent equal to the mean gives zeros."""
+        return F.normalize((self.pool(latents) - self.mean.float()).flatten(1), dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedDescriptorSettings:
+    channels: int
+    """Channels of a latent."""
+    height: int = 12
+    """Rows of a latent; even."""
+    width: int = 16
+    """Columns of a latent; even."""
+    window: int = 4
+    """Recent latents in a query, newest first (for instance the frames 1, 2, 4 and 8 before the section)."""
+    steps: int = 9
+    """Actions in a query, oldest first: the recent ones, then the section's."""
+    factor_sizes: tuple[int, ...] = (3, 3, 3)
+    """Choices of each factor of an action."""
+    hidden: int = 56
+    """Channels inside; a multiple of 8."""
+    head_channels: int = 16
+    """Channels of the map that is flattened into a vector."""
+    dim: int = 128
+    """Length of keys and queries."""
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions, each after GroupNorm, FiLM (Perez et al. 2018) and SiLU; the second starts at zero."""
+
+    def __init__(self, channels: int, condition_dim: int = 0):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
+        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(self.convolutions[1].weight)
+        self.film = nn.Linear(condition_dim, 4 * channels) if condition_dim else None
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch channel height width"],
+        condition: Float[Tensor, "batch condition_dim"] | None = None,
+    ) -> Float[Tensor, "batch channel height width"]:
+        x = features
+        films = [None, None] if self.film is None else self.film(condition)[..., None, None].chunk(2, dim=1)
+        for norm, convolution, film in zip(self.norms, self.convolutions, films, strict=True):
+            x = norm(x)
+            if film is not None:
+                scale, shift = film.chunk(2, dim=1)
+                x = x * (1 + scale) + shift
+            x = convolution(F.silu(x))
+        return features + x
+
+
+class SpatialHead(nn.Module):
+    """Feature map -> unit vector through a flatten, so that *where* in the view something is stays part of it."""
+
+    def __init__(self, channels: int, head_channels: int, height: int, width: int, dim: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.squeeze = nn.Conv2d(channels, head_channels, 1)
+        self.project = nn.Linear(head_channels * height * width, dim)
+
+    def forward(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
+        vector = self.project(self.squeeze(F.silu(self.norm(features))).flatten(1))
+        return F.normalize(vector.float(), dim=1)
+
+
+class LearnedDescriptor(ModelMixin, ConfigMixin):
+    """Query · key predicts how much of the coming view the past frame behind the key covers.
+
+    One trunk turns every latent, of a key or of a query's window, into a map of half the size. The query joins the maps
+    of its window in residual blocks that the actions steer (FiLM). GroupNorm over the whole frame makes a key
+    indifferent to overall contrast, which is what the model's own, slightly blurred frames lose first.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int,
+        height: int = 12,
+        width: int = 16,
+        window: int = 4,
+        steps: int = 9,
+        factor_sizes: Sequence[int] = (3, 3, 3),
+        hidden: int = 56,
+        head_channels: int = 16,
+        dim: int = 128,
+    ):
+        super().__init__()
+        if height % 2 or width % 2 or hidden % 8:
+            raise ValueError(f"height {height} and width {width} must be even, hidden {hidden} a multiple of 8")
+        embedding_dim, condition_dim = 8, 64
+        self.stem = nn.Conv2d(channels, hidden, 4, stride=2, padding=1)
+        self.trunk = nn.Sequential(ResidualBlock(hidden), ResidualBlock(hidden))
+        self.key_head = SpatialHead(hidden, head_channels, height // 2, width // 2, dim)
+        self.embeddings = nn.ModuleList(nn.Embedding(steps * size, embedding_dim) for size in factor_sizes)
+        self.condition = nn.Sequential(
+            nn.Linear(steps * len(factor_sizes) * embedding_dim, 2 * condition_dim),
+            nn.SiLU(),
+            nn.Linear(2 * condition_dim, condition_dim),
+            nn.SiLU(),
+        )
+        self.merge = nn.Conv2d(window * (hidden + 1), hidden, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(hidden, condition_dim) for _ in range(2))
+        self.query_head = SpatialHead(hidden, head_channels, height // 2, width // 2, dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @classmethod
+    def from_settings(cls, settings: LearnedDescriptorSettings) -> Self:
+        return cls(**asdict(settings))
+
+    @property
+    def dim(self) -> int:
+        """Length of keys and queries."""
+        return self.config["dim"]
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """Learned inverse temperature for `coverage_loss`, at most 100 as in CLIP (Radford et al. 2021, 2.5)."""
+        return self.log_scale.float().exp().clamp(max=100)
+
+    def keys(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
+        """float32 unit vectors of normalised latents."""
+        return self.key_head(self.trunk(self.stem(latents.to(self.dtype))))
+
+    def queries(
+        self,
+        latents: Float[Tensor, "batch window channel height width"],
+        actions: Int64[Tensor, "batch steps factor"],
+        present: Bool[Tensor, "batch window"],
+    ) -> Float[Tensor, "batch dim"]:
+        """float32 unit vectors: what a past frame that covers the coming section would have as its key.
+
+        `latents` newest first, `actions` oldest first with the section's own last. Where `present` is false the
+        world is younger than the window, and the latent there is not looked at. Actions before the start are zeros.
+        """
+        batch, window = latents.shape[:2]
+        features = self.trunk(self.stem(latents.to(self.dtype).flatten(0, 1))).unflatten(0, (batch, window))
+        here = present[:, :, None, None, None]
+        features = torch.where(here, features, 0)
+        flags = here.to(features.dtype).expand(-1, -1, -1, *features.shape[3:])
+        x = self.merge(torch.cat([features, flags], dim=2).flatten(1, 2))
+        condition = self.condition(self._embed(actions))
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.query_head(x)
+
+    def _embed(self, actions: Int64[Tensor, "batch steps factor"]) -> Float[Tensor, "batch condition_in"]:
+        """One vector for each step and factor, joined in order; every step has its own rows of the tables."""
+        sizes = self.config["factor_sizes"]
+        offsets = torch.arange(actions.shape[1], device=actions.device)
+        parts = [
+            table(actions[..., i] + offsets * size)
+            for i, (table, size) in enumerate(zip(self.embeddings, sizes, strict=True))
+        ]
+        return torch.cat(parts, dim=2).flatten(1)
