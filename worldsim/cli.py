@@ -1,6 +1,6 @@
 """The `worldsim` command: a table of subcommands, each a function whose signature tyro turns into flags.
 
-A module is imported only when its command is asked for: help is instant, and `worldsim record` needs no torch.
+A module is imported only when its command is asked for: help is instant, `worldsim record` needs no torch.
 """
 
 import functools
