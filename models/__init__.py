@@ -1,0 +1,1 @@
+"""Networks of the world model: autoencoder, FramePack schedule and packer, transformer, flow objective and sampler."""

@@ -1,0 +1,61 @@
+"""Flow matching: noise levels and loss for training, Euler sampling for play."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from models.history import add_noise
+from models.transformer import HistoryCache, WorldTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSettings:
+    """Noise levels in training and at play."""
+
+    shift: float = 2.0
+    """sigma = shift u / (1 + (shift − 1) u): above 1, more weight on high noise (Esser et al. 2024, eq. 23)"""
+    denoising_steps: int = 4
+    """Euler steps a section at play"""
+
+
+def draw_sigmas(
+    batch: int, draws: int, shift: float, generator: torch.Generator
+) -> Float[Tensor, "{batch} {draws}"]:
+    """Noise levels in (0, 1), one stratum a draw so that each history sees low and high noise."""
+    offset = torch.rand(batch, draws, generator=generator, device=generator.device)
+    uniform = (torch.arange(draws, device=generator.device) + offset) / draws
+    return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+def noisy_and_velocity(
+    clean: Float[Tensor, "batch section channel height width"],
+    sigma: Float[Tensor, "batch draw"],
+    noise: Float[Tensor, "batch draw section channel height width"],
+) -> tuple[Float[Tensor, "batch draw section channel height width"],
+           Float[Tensor, "batch draw section channel height width"]]:
+    """x_sigma = (1 − sigma) x_0 + sigma noise and its velocity noise − x_0 (Lipman et al. 2023; Liu et al. 2022)."""
+    repeated = clean[:, None].expand_as(noise)
+    noisy = add_noise(repeated.flatten(0, 1), sigma.flatten(), noise.flatten(0, 1)).view_as(noise)
+    return noisy, noise - repeated
+
+
+@torch.no_grad()
+def sample(
+    transformer: WorldTransformer,
+    noise: Float[Tensor, "batch section channel height width"],
+    actions: Int[Tensor, "batch step factor"],
+    cache: HistoryCache,
+    settings: FlowSettings,
+) -> Float[Tensor, "batch section channel height width"]:
+    """Clean latents from noise by Euler steps on diffusers' scheduler; the history cache serves every step."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
+    scheduler.set_timesteps(settings.denoising_steps, device=noise.device)
+    latents = noise.float()
+    for i, timestep in enumerate(scheduler.timesteps):
+        sigma = scheduler.sigmas[i].to(noise.device).expand(len(noise))
+        velocity = transformer.denoise(latents.to(transformer.dtype), sigma, actions, cache)
+        latents = scheduler.step(velocity.float(), timestep, latents, return_dict=False)[0]
+    return latents

@@ -1,0 +1,147 @@
+"""FramePack's packing: history latents of falling resolution become one fixed-length row of tokens."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.history import History
+from models.rotary import pad_to_multiple, pooled_phases
+from models.schedule import Kernel, Schedule
+
+_AGE_FREQUENCIES = 16
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Tokens of a history, the mask of those that exist, and their rotary phases (the same for the whole batch)."""
+
+    tokens: Float[Tensor, "batch token width"]
+    present: Bool[Tensor, "batch token"] | None
+    """None: every token is present"""
+    cos: Float[Tensor, "token half"]
+    sin: Float[Tensor, "token half"]
+
+    def without_absent(self) -> "Pack":
+        """For a batch of one: leave absent tokens out, so that attention needs no mask."""
+        if self.present is None or len(self.tokens) != 1:
+            return self
+        keep = self.present[0]
+        return Pack(tokens=self.tokens[:, keep], present=None, cos=self.cos[keep], sin=self.sin[keep])
+
+
+class LatentPatchifier(nn.Module):
+    """The projection of one kernel: latents -> tokens; each rate has weights of its own (FramePack, section 3.1)."""
+
+    def __init__(self, channels: int, kernel: Kernel, width: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        size = (kernel.frames, kernel.rows, kernel.cols)
+        self.proj = nn.Conv3d(channels, width, kernel_size=size, stride=size)
+
+    def forward(
+        self, latents: Float[Tensor, "batch frame channel height width"]
+    ) -> Float[Tensor, "batch group token width"]:
+        size = (self.kernel.frames, self.kernel.rows, self.kernel.cols)
+        video = pad_to_multiple(latents.transpose(1, 2), size)
+        return self.proj(video).flatten(3).permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def initialise_from(self, finer: "LatentPatchifier") -> None:
+        """Repeat the finer kernel's weights and divide, so that proj_k2(x) = proj_k1(avg_pool3d(x, 2))."""
+        ratio = self.kernel.rate // finer.kernel.rate
+        weight = finer.proj.weight
+        for axis in (2, 3, 4):
+            weight = weight.repeat_interleave(ratio, dim=axis)
+        self.proj.weight.copy_(weight / ratio**3)
+        self.proj.bias.copy_(finer.proj.bias)
+
+
+class ActionEmbedding(nn.Module):
+    """Integer action factors -> one vector: the sum of one table row a factor."""
+
+    def __init__(self, sizes: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
+
+    def forward(self, actions: Int[Tensor, "*batch factor"]) -> Float[Tensor, "*batch width"]:
+        return sum(table(actions[..., i].long()) for i, table in enumerate(self.tables))
+
+
+class HistoryPacker(nn.Module):
+    """Projects every level of the schedule, marks frames with their actions or ages, and pools rotary phases."""
+
+    def __init__(
+        self, schedule: Schedule, channels: int, height: int, width_cells: int, width: int, head_dim: int,
+        action_width: int,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        kernels = [level.kernel for level in schedule.recent]
+        self.levels = nn.ModuleList(LatentPatchifier(channels, kernel, width) for kernel in kernels)
+        for coarse, fine in reversed(list(pairwise(self.levels))):
+            coarse.initialise_from(fine)
+        self.recalled = LatentPatchifier(channels, schedule.recalled.kernel, width)
+        self.recalled.load_state_dict(self.levels[-1].state_dict())
+        self.actions = nn.ModuleList(nn.Linear(kernel.frames * action_width, width) for kernel in kernels)
+        self.age = nn.Sequential(nn.Linear(2 * _AGE_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.level_embedding = nn.Parameter(torch.randn(len(kernels) + 1, width) * 0.02)
+        cos, sin = self._phases(height, width_cells, head_dim)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _phases(self, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
+        """Times count back from the section (age a -> -a); recalled frames take slots beyond the recent past."""
+        rows, cols = Kernel.of_rate(1).token_grid(height, width)
+        parts = []
+        for level, groups in zip(self.schedule.recent, self.schedule.ages(), strict=True):
+            times = -torch.tensor([float(age) for group in groups for age in group])
+            parts.append(pooled_phases(times, rows, cols, head_dim, (level.kernel.rate,) * 3))
+        slots = -(self.schedule.recent_frames + 2.0 * (1 + torch.arange(self.schedule.recalled.frames)))
+        parts.append(pooled_phases(slots, rows, cols, head_dim, (1, 1, 1)))
+        return torch.cat([cos for cos, _ in parts]), torch.cat([sin for _, sin in parts])
+
+    def forward(self, history: History, action_vectors: Float[Tensor, "batch recent action_width"]) -> Pack:
+        tokens, present, start = [], [], 0
+        for i, level in enumerate(self.schedule.recent):
+            part = slice(start, start + level.frames)
+            groups = self.levels[i](history.recent[:, part]) + self.level_embedding[i]
+            actions = action_vectors[:, part].unflatten(1, (level.groups, level.kernel.frames)).flatten(2)
+            groups = groups + self.actions[i](actions).unsqueeze(2)
+            whole = history.recent_present[:, part].unflatten(1, (level.groups, level.kernel.frames)).all(2)
+            tokens.append(groups.flatten(1, 2))
+            present.append(whole.repeat_interleave(groups.shape[2], dim=1))
+            start += level.frames
+        recalled = self.recalled(history.recalled) + self.level_embedding[-1]
+        recalled = recalled + self.age(age_features(history.recalled_ages).to(recalled.dtype)).unsqueeze(2)
+        tokens.append(recalled.flatten(1, 2))
+        present.append(history.recalled_present.repeat_interleave(recalled.shape[2], dim=1))
+        return Pack(tokens=torch.cat(tokens, 1), present=torch.cat(present, 1), cos=self.cos, sin=self.sin)
+
+
+def age_features(ages: Int[Tensor, "batch recalled"]) -> Float[Tensor, "batch recalled feature"]:
+    """Sines and cosines of log(1 + age): ten thousand frames ago must not lie outside what training saw."""
+    level = torch.log1p(ages.float().clamp(min=0))[..., None]
+    frequencies = torch.exp(torch.linspace(-log(4.0), log(4.0), _AGE_FREQUENCIES, device=ages.device))
+    return torch.cat((torch.sin(level * frequencies), torch.cos(level * frequencies)), dim=-1)
+
+
+def unpatchify(
+    patches: Float[Tensor, "batch frame token patch"], channels: int, rows: int, cols: int
+) -> Float[Tensor, "batch frame {channels} height width"]:
+    """Inverse of a k1 patchify: (channel, 2, 2) values a token -> latents."""
+    batch, frames = patches.shape[:2]
+    grid = patches.view(batch, frames, rows, cols, channels, 2, 2)
+    return grid.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, channels, 2 * rows, 2 * cols)
+
+
+def pad_actions(
+    actions: Int[Tensor, "batch step factor"], length: int
+) -> Int[Tensor, "batch {length} factor"]:
+    """The newest `length` actions, "none" before the first."""
+    missing = max(0, length - actions.shape[1])
+    return functional.pad(actions, (0, 0, missing, 0))[:, -length:]

@@ -1,0 +1,229 @@
+"""The world model: a transformer that makes the next section from a packed history and the player's actions.
+
+History tokens attend to history alone and target tokens to everything, so the history's keys and values are computed
+once a section and every denoising step runs on the section's few tokens. In training one history pass serves several
+noise draws of the same target.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.history import History
+from models.packer import ActionEmbedding, HistoryPacker, LatentPatchifier, Pack, pad_actions, unpatchify
+from models.rotary import pooled_phases, rotate
+from models.schedule import Kernel, Schedule
+
+SIGMA_FEATURES = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSettings:
+    """Sizes of the transformer and the action space it is told about."""
+
+    schedule: str = "td_f16k4f4k2f2k1_r4k1_g1"
+    """which history frames enter through which kernel, in the paper's notation"""
+    latent_channels: int = 16
+    latent_height: int = 12
+    latent_width: int = 16
+    width: int = 384
+    layers: int = 8
+    heads: int = 6
+    mlp_ratio: int = 4
+    action_sizes: tuple[int, ...] = (3, 3, 3)
+    """number of choices of each action factor"""
+    action_width: int = 64
+    action_window: int = 8
+    """how many of the newest actions, the coming one included, condition each target frame (the player has inertia)"""
+
+
+@dataclass(frozen=True)
+class HistoryCache:
+    """Keys and values of the history in every layer, and the mask of tokens that exist (None: all)."""
+
+    keys: list[Float[Tensor, "batch head token dim"]]
+    values: list[Float[Tensor, "batch head token dim"]]
+    present: Bool[Tensor, "batch token"] | None
+    sigma: Float[Tensor, " batch"]
+
+    def repeat(self, times: int) -> "HistoryCache":
+        """One row a noise draw: [a, b] -> [a, a, b, b] for two draws."""
+        return HistoryCache(
+            keys=[key.repeat_interleave(times, 0) for key in self.keys],
+            values=[value.repeat_interleave(times, 0) for value in self.values],
+            present=None if self.present is None else self.present.repeat_interleave(times, 0),
+            sigma=self.sigma.repeat_interleave(times, 0),
+        )
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with adaptive layer norm (DiT, Peebles and Xie 2023; shared as in PixArt-α)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_norm = nn.RMSNorm(width // heads)
+        self.key_norm = nn.RMSNorm(width // heads)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, mlp_ratio * width)
+        self.down = nn.Linear(mlp_ratio * width, width)
+        self.table = nn.Parameter(torch.zeros(6, width))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch frame token width"],
+        modulation: Float[Tensor, "batch frame six width"],
+        cos: Float[Tensor, "tokens half"],
+        sin: Float[Tensor, "tokens half"],
+        cached: tuple[Tensor, Tensor] | None,
+        mask: Bool[Tensor, "batch #head #query key"] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the new tokens and this layer's keys and values of `x` (without the cached ones)."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.table).unsqueeze(3).unbind(2)
+        width = x.shape[-1]
+        normed = functional.layer_norm(x, (width,)) * (1 + scale_a) + shift_a
+        qkv = self.qkv(normed.flatten(1, 2)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        query = rotate(self.query_norm(query), cos.to(query.dtype), sin.to(query.dtype)).to(value.dtype)
+        key = rotate(self.key_norm(key), cos.to(key.dtype), sin.to(key.dtype)).to(value.dtype)
+        keys, values = key, value
+        if cached is not None:
+            keys, values = torch.cat((cached[0], key), 2), torch.cat((cached[1], value), 2)
+        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        attended = self.out(attended.transpose(1, 2).flatten(2)).view_as(x)
+        x = x + gate_a * attended
+        normed = functional.layer_norm(x, (width,)) * (1 + scale_m) + shift_m
+        return x + gate_m * self.down(functional.gelu(self.up(normed), approximate="tanh")), key, value
+
+
+class WorldTransformer(ModelMixin, ConfigMixin):
+    """Predicts the flow velocity of a section; see `encode_history`, `denoise` and, for training, `forward`."""
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        schedule: str = "td_f16k4f4k2f2k1_r4k1_g1",
+        latent_channels: int = 16,
+        latent_height: int = 12,
+        latent_width: int = 16,
+        width: int = 384,
+        layers: int = 8,
+        heads: int = 6,
+        mlp_ratio: int = 4,
+        action_sizes: tuple[int, ...] | list[int] = (3, 3, 3),
+        action_width: int = 64,
+        action_window: int = 8,
+    ) -> None:
+        super().__init__()
+        self.schedule = Schedule.parse(schedule)
+        self.rows, self.cols = Kernel.of_rate(1).token_grid(latent_height, latent_width)
+        head_dim = width // heads
+        self.action_embedding = ActionEmbedding(tuple(action_sizes), action_width)
+        self.packer = HistoryPacker(
+            self.schedule, latent_channels, latent_height, latent_width, width, head_dim, action_width
+        )
+        self.patchify = LatentPatchifier(latent_channels, Kernel.of_rate(1), width)
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
+        self.sigma_mlp = _mlp(SIGMA_FEATURES, width)
+        self.history_sigma_mlp = _mlp(SIGMA_FEATURES, width)
+        self.action_mlp = _mlp(action_window * action_width, width)
+        self.history_condition = nn.Parameter(torch.zeros(width))
+        self.modulation = nn.Linear(width, 6 * width)
+        self.final_modulation = nn.Linear(width, 2 * width)
+        self.final = nn.Linear(width, 4 * latent_channels)
+        for layer in (self.modulation, self.final_modulation, self.final):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        times = torch.arange(self.schedule.section, dtype=torch.float32)
+        cos, sin = pooled_phases(times, self.rows, self.cols, head_dim, (1, 1, 1))
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    @classmethod
+    def of(cls, settings: TransformerSettings) -> "WorldTransformer":
+        return cls(**asdict(settings))
+
+    def pack(self, history: History) -> Pack:
+        """FramePack: the fixed-length context of a history, whatever its length."""
+        return self.packer(history, self.action_embedding(history.recent_actions))
+
+    def encode_history(self, pack: Pack, sigma: Float[Tensor, " batch"]) -> HistoryCache:
+        """Keys and values of the history; `sigma` is the noise level of its latents. Once a section."""
+        condition = self.history_sigma_mlp(sigma_features(sigma).to(self.dtype)) + self.history_condition
+        modulation = self._modulate(condition[:, None])
+        mask = None if pack.present is None else pack.present[:, None, None]
+        x, keys, values = pack.tokens[:, None], [], []
+        for block in self.blocks:
+            x, key, value = block(x, modulation, pack.cos, pack.sin, None, mask)
+            keys.append(key)
+            values.append(value)
+        return HistoryCache(keys=keys, values=values, present=pack.present, sigma=sigma)
+
+    def denoise(
+        self,
+        noisy: Float[Tensor, "batch section channel height width"],
+        sigma: Float[Tensor, " batch"],
+        actions: Int[Tensor, "batch step factor"],
+        cache: HistoryCache,
+    ) -> Float[Tensor, "batch section channel height width"]:
+        """Velocity noise − x_0 of the section at noise level sigma in [0, 1].
+
+        `actions` are the newest actions of the history followed by the section's; the last `section` are the section's.
+        """
+        x = self.patchify(noisy)
+        condition = self._condition(sigma, cache.sigma, actions)
+        modulation = self._modulate(condition)
+        mask = None
+        if cache.present is not None:
+            own = cache.present.new_ones(len(x), x.shape[1] * x.shape[2])
+            mask = torch.cat((cache.present, own), 1)[:, None, None]
+        for block, key, value in zip(self.blocks, cache.keys, cache.values, strict=True):
+            x, _, _ = block(x, modulation, self.cos, self.sin, (key, value), mask)
+        shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
+        x = functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+        return unpatchify(self.final(x), noisy.shape[2], self.rows, self.cols)
+
+    def forward(
+        self,
+        history: History,
+        noisy: Float[Tensor, "batch draw section channel height width"],
+        sigma: Float[Tensor, "batch draw"],
+        actions: Int[Tensor, "batch step factor"],
+    ) -> Float[Tensor, "batch draw section channel height width"]:
+        """Training pass: one history pass serves all noise draws of its target."""
+        draws = noisy.shape[1]
+        cache = self.encode_history(self.pack(history), history.sigma).repeat(draws)
+        velocity = self.denoise(noisy.flatten(0, 1), sigma.flatten(), actions.repeat_interleave(draws, 0), cache)
+        return velocity.unflatten(0, (-1, draws))
+
+    def _condition(self, sigma: Tensor, history_sigma: Tensor, actions: Tensor) -> Tensor:
+        """One vector a target frame: noise levels and the actions up to that frame."""
+        section, window = self.schedule.section, self.config.action_window
+        vectors = self.action_embedding(pad_actions(actions, window + section - 1))
+        windows = vectors.unfold(1, window, 1).transpose(2, 3).flatten(2)
+        levels = self.sigma_mlp(sigma_features(sigma).to(self.dtype))
+        levels = levels + self.history_sigma_mlp(sigma_features(history_sigma).to(self.dtype))
+        return levels[:, None] + self.action_mlp(windows)
+
+    def _modulate(self, condition: Float[Tensor, "batch frame width"]) -> Float[Tensor, "batch frame six width"]:
+        return self.modulation(functional.silu(condition)).unflatten(-1, (6, -1))
+
+
+def sigma_features(sigma: Float[Tensor, " batch"]) -> Float[Tensor, "batch feature"]:
+    """Sinusoidal features of 1000 sigma (Vaswani et al. 2017), frequencies from 1 to 1/10000."""
+    half = SIGMA_FEATURES // 2
+    frequencies = 10_000 ** -(torch.arange(half, device=sigma.device, dtype=torch.float32) / half)
+    angles = 1000.0 * sigma.float()[:, None] * frequencies
+    return torch.cat((torch.cos(angles), torch.sin(angles)), dim=-1)
+
+
+def _mlp(features: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
