@@ -45,8 +45,8 @@ def one_line(error: ValueError | OSError) -> str:
 def _stdout_reader_has_left() -> bool:
     """Whether stdout is the broken pipe; if so, let go of it, or the interpreter complains while it exits."""
     try:
-        sys.stdout.flush()
+        os.write(1, b"\n")  # flushing again would not tell: a failed write may have dropped the text
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return True
     return False

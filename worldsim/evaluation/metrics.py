@@ -50,7 +50,7 @@ def ssim(
     """Structural similarity in [-1, 1], one a frame (Wang et al. 2004, eq. 13), the mean over RGB.
 
     Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, population variances, windows that fit in
-    the frame only: scikit-image's `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`.
+    the frame only: skimage's `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`.
 
     Raises:
         ValueError: frames smaller than the window.

@@ -1,0 +1,125 @@
+"""The `worldsim` command: its help, its exit codes, and what it must not load."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worldsim.cli import COMMANDS, Command, find_command, parse
+from worldsim.errors import exit_on_user_error, one_line
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_python(code: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, stderr=subprocess.PIPE, timeout=60, **kwargs
+    )
+
+
+def leave_with(error: BaseException) -> int | str | None:
+    with pytest.raises(SystemExit) as left, exit_on_user_error():
+        raise error
+    return left.value.code
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command.words))
+def test_help_explains_every_flag(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A renamed target breaks its command unseen; a page without flags explains nothing."""
+    with pytest.raises(SystemExit) as left:
+        parse([*command.words, "--help"])
+    assert left.value.code == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"usage: worldsim {' '.join(command.words)}")
+    assert "--" in page.replace("--help", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command.words))
+def test_an_unknown_flag_exits_with_2(command: Command) -> None:
+    """A misspelt flag that is taken silently trains for hours with the wrong setting."""
+    with pytest.raises(SystemExit) as left:
+        parse([*command.words, "--no-such-flag", "1"])
+    assert left.value.code == 2
+
+
+def test_groups_and_unknown_words() -> None:
+    """`worldsim trian` once fell through to the overview with exit code 0 in such tables."""
+    assert find_command([]) is None
+    assert find_command(["train", "--help"]) is None
+    with pytest.raises(ValueError, match="'worldsim trian model' is not a command; the commands are: record"):
+        find_command(["trian", "model"])
+
+
+def test_overview_names_every_command() -> None:
+    """A command that the overview leaves out is never found."""
+    done = run_python(
+        "import sys; sys.argv[1:] = []; from worldsim.cli import main; main()", stdout=subprocess.PIPE
+    )
+    assert done.returncode == 2
+    for command in COMMANDS:
+        assert f"  {' '.join(command.words)} " in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["record", "--help"]])
+def test_help_and_recording_load_no_torch(arguments: list[str]) -> None:
+    """Importing torch takes seconds and a gigabyte; sixteen recording processes would each pay it."""
+    code = (
+        "import sys\nfrom worldsim.cli import parse\n"
+        f"try: parse({arguments})\nexcept SystemExit as left: assert left.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = run_python(code, stdout=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_user_errors_become_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message with a line break, or a traceback, hides the mend from the user."""
+    assert leave_with(ValueError("width 7 is not\n  a multiple of 8")) == 2
+    assert capsys.readouterr().err == "error: width 7 is not a multiple of 8\n"
+    assert leave_with(FileNotFoundError(errno.ENOENT, "No such file or directory", "runs/x")) == 2
+    assert capsys.readouterr().err == "error: No such file or directory: runs/x\n"
+    assert leave_with(FileNotFoundError("runs/x holds no world; run worldsim train model first")) == 2
+    assert capsys.readouterr().err == "error: runs/x holds no world; run worldsim train model first\n"
+
+
+def test_full_disk_names_the_mend() -> None:
+    """[Errno 28] alone does not tell that the recording can go on after making room."""
+    line = one_line(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "recordings/0.h5.part"))
+    assert line.startswith("No space left on device: recordings/0.h5.part; the disk is full")
+
+
+def test_interrupt_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    """Shell loops stop at Ctrl-C only when the command says by its exit code that it was interrupted."""
+    assert leave_with(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("defect", [RuntimeError("x"), KeyError("x"), BrokenPipeError("a worker died")])
+def test_defects_keep_their_traceback(defect: Exception) -> None:
+    """A defect told as the user's mistake is never repaired; a dead worker's pipe is not stdout."""
+    with pytest.raises(type(defect)), exit_on_user_error():
+        raise defect
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_left_is_no_error() -> None:
+    """`worldsim ... | head` once ended in a BrokenPipeError traceback, a second one at interpreter exit."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from worldsim.errors import exit_on_user_error\nwith exit_on_user_error(): print('x' * 1_000_000)"
+    done = run_python(code, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_does_not_fit_is_an_error() -> None:
+    """Small outputs wait in the buffer: without a flush inside the door a lost report exits with 0."""
+    code = "from worldsim.errors import exit_on_user_error\nwith exit_on_user_error(): print('report')"
+    with open("/dev/full", "w") as full:
+        done = run_python(code, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No space left on device")
