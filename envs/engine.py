@@ -1,0 +1,161 @@
+"""The game engine as one process of one environment: started, given a map, stepped, stopped."""
+
+import ctypes
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import vizdoom
+from jaxtyping import Float32, UInt8
+from vizdoom import Button, GameVariable
+
+from envs.wad import MapSlots
+
+BUTTONS = (
+    (Button.MOVE_FORWARD, Button.MOVE_BACKWARD),
+    (Button.TURN_LEFT, Button.TURN_RIGHT),
+    (Button.MOVE_LEFT, Button.MOVE_RIGHT),
+)
+_VARIABLES = (GameVariable.POSITION_X, GameVariable.POSITION_Y, GameVariable.POSITION_Z, GameVariable.ANGLE)
+_HIDDEN = ("hud", "minimal_hud", "crosshair", "weapon", "decals", "particles", "messages", "corpses",
+           "effects_sprites", "screen_flashes")  # fmt: skip
+_start_lock = threading.Lock()
+_games: "weakref.WeakSet[vizdoom.DoomGame]" = weakref.WeakSet()
+
+
+def _leave_games_to_parent() -> None:
+    """Keep a forked child from ever destroying its parent's games: the destructor would end their engines."""
+    for game in list(_games):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(game))
+
+
+os.register_at_fork(after_in_child=_leave_games_to_parent)
+
+
+def _stop(game: vizdoom.DoomGame, folder: str, owner: int) -> None:
+    if os.getpid() == owner:
+        game.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Engine:
+    """One engine process in a working folder of its own; it ends with `close`, or with this object."""
+
+    def __init__(self, textmap: bytes, width: int, height: int, depth: bool):
+        """Start the engine on a text map with a screen of width × height pixels, one of the sizes it knows.
+
+        Another size raises ValueError, an engine that does not start RuntimeError.
+        """
+        resolution = getattr(vizdoom.ScreenResolution, f"RES_{width}X{height}", None)
+        if resolution is None:
+            raise ValueError(
+                f"the engine has no screen of {width}x{height} pixels; try 256x192, 320x240, 640x480"
+            )
+        self.depth = depth
+        self._owner = os.getpid()
+        folder = tempfile.mkdtemp(prefix="worldsim-maze-")
+        self._slots = MapSlots(Path(folder) / "maps.wad")
+        self._slots.put(textmap)  # the engine does not survive a start on a map without text
+        self._game = _new_game(resolution, depth, str(self._slots.path))
+        _games.add(self._game)
+        self._stop = weakref.finalize(self, _stop, self._game, folder, self._owner)
+        try:
+            self._start(folder)
+        except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
+            self._stop()
+            raise RuntimeError(
+                f"the engine did not start: {_one_line(error)}; check the vizdoom package"
+            ) from error
+
+    def _start(self, folder: str) -> None:
+        # Engines that share a working folder race on ./_vizdoom; only the start looks at it.
+        with _start_lock:
+            before = os.getcwd()
+            os.chdir(folder)
+            try:
+                self._game.init()
+            finally:
+                os.chdir(before)
+
+    def load(self, textmap: bytes, seed: int) -> None:
+        """Start an episode on this text map."""
+        self._check()
+        try:
+            self._game.set_doom_map(self._slots.put(textmap))
+            self._game.set_seed(seed)
+            self._game.new_episode()
+        except vizdoom.ViZDoomUnexpectedExitException as error:
+            raise self._gone() from error
+
+    def advance(self, buttons: list[bool], tics: int) -> None:
+        """Hold these buttons (order of BUTTONS, flattened) for this many tics."""
+        self._check()
+        try:
+            self._game.make_action(buttons, tics)
+        except (vizdoom.ViZDoomUnexpectedExitException, vizdoom.ViZDoomIsNotRunningException) as error:
+            raise self._gone() from error
+
+    def look(
+        self,
+    ) -> tuple[UInt8[np.ndarray, "screen_height screen_width 3"], Float32[np.ndarray, "4"], int]:
+        """Return the screen, the pose (x, y, z in map units, yaw in degrees) and the tic of the episode."""
+        state = self._state()
+        pose = np.asarray(state.game_variables, dtype=np.float32)
+        pose[3] %= np.float32(360.0)
+        return state.screen_buffer, pose, int(state.tic)
+
+    def look_depth(self) -> UInt8[np.ndarray, "screen_height screen_width"]:
+        """Return the engine's depth buffer."""
+        return self._state().depth_buffer
+
+    def _state(self) -> vizdoom.GameState:
+        state = self._game.get_state()
+        if state is None:
+            raise self._gone()
+        return state
+
+    def _check(self) -> None:
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                f"the engine belongs to process {self._owner}, not {os.getpid()}; make the environment in "
+                "the process that steps it"
+            )
+        if not self._stop.alive:
+            raise RuntimeError("the environment is closed; make a new one")
+        if not self._game.is_running():
+            raise self._gone()
+
+    def _gone(self) -> RuntimeError:
+        self._stop()
+        return RuntimeError("the engine has stopped; make a new environment")
+
+    def close(self) -> None:
+        """End the engine and delete its folder; harmless when done twice or in a forked child."""
+        self._stop()
+
+
+def _new_game(resolution: vizdoom.ScreenResolution, depth: bool, wad: str) -> vizdoom.DoomGame:
+    game = vizdoom.DoomGame()
+    game.set_doom_game_path(str(Path(vizdoom.__file__).with_name("freedoom2.wad")))
+    game.set_doom_scenario_path(wad)
+    game.set_doom_map("map01")
+    game.set_screen_resolution(resolution)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_depth_buffer_enabled(depth)
+    for name in _HIDDEN:
+        getattr(game, f"set_render_{name}")(False)
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_episode_timeout(0)
+    game.set_available_buttons([button for pair in BUTTONS for button in pair])
+    game.set_available_game_variables(list(_VARIABLES))
+    return game
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

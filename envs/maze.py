@@ -1,0 +1,192 @@
+"""The maze as a gymnasium environment: rooms seen through the player's eyes."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import vizdoom
+from jaxtyping import Float32, Int, UInt8
+
+from envs.engine import BUTTONS, Engine
+from envs.maze_map import MazeMap, MazeMapSettings
+from envs.room import Spawn
+
+DEPTH_UNITS = 7.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MazeEnvSettings:
+    """What the environment shows and how it steps.
+
+    width, height: of frames, in pixels; supersample: the engine renders that many times as many pixels along
+    each side, which are averaged; tics_per_step: engine tics (1/35 s) that an action is held; max_steps: steps
+    before truncation (None: endless); depth: also tell `info["depth"]`; map: how maps are made.
+    """
+
+    width: int = 128
+    height: int = 96
+    supersample: int = 2
+    tics_per_step: int = 4
+    max_steps: int | None = None
+    depth: bool = False
+    map: MazeMapSettings = field(default_factory=MazeMapSettings)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.supersample <= 8:
+            raise ValueError(f"supersample {self.supersample} is not within 1..8")
+        if not 1 <= self.tics_per_step <= 35:
+            raise ValueError(f"tics_per_step {self.tics_per_step} is not within 1..35")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps {self.max_steps} is not at least 1; give None for endless episodes")
+
+
+class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Walk through a maze of rooms; no reward, no end but `max_steps`.
+
+    Observation: frame, uint8 `(height, width, 3)`. Action: `[move, turn, strafe]`, each 0..2, named in
+    `action_factors`. `info`: `pose` float32 (4,) = x, y, z in map units and yaw in degrees within [0, 360) (0 east,
+    90 north), `room`, `tic` (engine tics since the start), `seed`, `map_seed`, `map_hash`, and `depth` float32
+    `(height, width)` in map units when asked for (see `nearest_depth`).
+    The same (map seed, seed, actions) give the same frames, bit for bit, in any process.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 35 / 4}
+    engine: ClassVar[str] = f"vizdoom {vizdoom.__version__}"
+    # name, choices, keys of the choices after "none"
+    action_factors: ClassVar[tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...]] = (
+        ("move", ("none", "forward", "back"), (("w", "up"), ("s", "down"))),
+        ("turn", ("none", "left", "right"), (("left", "q"), ("right", "e"))),
+        ("strafe", ("none", "left", "right"), (("a",), ("d",))),
+    )
+
+    def __init__(self, settings: MazeEnvSettings | None = None, render_mode: str | None = None):
+        """Start the engine (about 0.2 s). A screen size that the engine lacks raises ValueError."""
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode {render_mode!r} is not None or 'rgb_array'")
+        self.settings = settings or MazeEnvSettings()
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": 35 / self.settings.tics_per_step}
+        shape = (self.settings.height, self.settings.width, 3)
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = gymnasium.spaces.MultiDiscrete([3] * len(BUTTONS))
+        scale = self.settings.supersample
+        self._engine = Engine(
+            MazeMap.generate(0, self.settings.map).textmap(),
+            self.settings.width * scale,
+            self.settings.height * scale,
+            depth=self.settings.depth,
+        )
+        self.maze_map: MazeMap | None = None
+        self._frame: np.ndarray | None = None
+        self._seed = 0
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], dict[str, Any]]:
+        """Start an episode (about 8 ms).
+
+        Options: `map_seed` (integer >= 0) and `spawn` (x, y in map units, yaw in degrees, all integers); what is
+        not given is drawn from the seed. `info["seed"]` is the seed that gives this episode again, also where none was given.
+        """
+        options = dict(options or {})
+        unknown = sorted(set(options) - {"map_seed", "spawn"})
+        if unknown:
+            raise ValueError(f"option {unknown[0]!r} is not known; the options are 'map_seed' and 'spawn'")
+        super().reset(seed=seed)
+        self._seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
+        rng = np.random.Generator(np.random.PCG64(self._seed))
+        map_seed = int(rng.integers(1 << 31))  # drawn always, so that the start does not depend on the option
+        map_seed = _map_seed(options.get("map_seed", map_seed))
+        if self.maze_map is None or self.maze_map.seed != map_seed:
+            self.maze_map = MazeMap.generate(map_seed, self.settings.map)
+        spawn = self.maze_map.spawn(rng)
+        if "spawn" in options:
+            spawn = _spawn(options["spawn"])
+        self._engine.load(self.maze_map.textmap(spawn), self._seed % (1 << 32))
+        self._steps = 0
+        return self._observe(self.maze_map)
+
+    def step(
+        self, action: Int[np.ndarray, "factors"] | list[int] | tuple[int, ...]
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], float, bool, bool, dict[str, Any]]:
+        """Hold an action `[move, turn, strafe]` for `tics_per_step` tics; ValueError if out of range."""
+        if self.maze_map is None:
+            raise RuntimeError("no episode has begun; call reset first")
+        values = [int(value) for value in action]
+        if len(values) != len(BUTTONS) or not all(0 <= value <= 2 for value in values):
+            raise ValueError(f"action {values} is not three integers within 0..2")
+        self._engine.advance(
+            [value == side for value in values for side in (1, 2)], self.settings.tics_per_step
+        )
+        self._steps += 1
+        frame, info = self._observe(self.maze_map)
+        truncated = self.settings.max_steps is not None and self._steps >= self.settings.max_steps
+        return frame, 0.0, False, truncated, info
+
+    def _observe(self, maze_map: MazeMap) -> tuple[UInt8[np.ndarray, "height width 3"], dict[str, Any]]:
+        screen, pose, tic = self._engine.look()
+        self._frame = average_pixels(screen, self.settings.supersample)
+        info = {
+            "pose": pose,
+            "room": maze_map.room_at(float(pose[0]), float(pose[1])),
+            "tic": tic,
+            "seed": self._seed,
+            "map_seed": maze_map.seed,
+            "map_hash": maze_map.map_hash,
+        }
+        if self.settings.depth:
+            info["depth"] = nearest_depth(self._engine.look_depth(), self.settings.supersample)
+        return self._frame, info
+
+    def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
+        """Return a copy of the last frame, or None without a render mode or before the first reset."""
+        if self.render_mode is None or self._frame is None:
+            return None
+        return self._frame.copy()
+
+    def close(self) -> None:
+        """End the engine and delete its folder."""
+        self._engine.close()
+
+
+def average_pixels(
+    screen: UInt8[np.ndarray, "screen_height screen_width 3"], scale: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Average scale × scale pixels into one, rounding to nearest."""
+    if scale == 1:
+        return screen.copy()
+    rows = screen[::scale].astype(np.uint16)
+    for shift in range(1, scale):
+        rows += screen[shift::scale]
+    total = rows[:, ::scale].copy()
+    for shift in range(1, scale):
+        total += rows[:, shift::scale]
+    total += scale * scale // 2
+    if scale == 2:
+        return (total >> 2).astype(np.uint8)
+    return (total // (scale * scale)).astype(np.uint8)
+
+
+def nearest_depth(
+    depth: UInt8[np.ndarray, "screen_height screen_width"], scale: int
+) -> Float32[np.ndarray, "height width"]:
+    """Return the nearest of scale × scale depths, in map units, counted in steps of DEPTH_UNITS."""
+    height, width = depth.shape[0] // scale, depth.shape[1] // scale
+    nearest = depth.reshape(height, scale, width, scale).min(axis=(1, 3))
+    return nearest.astype(np.float32) * np.float32(DEPTH_UNITS)
+
+
+def _map_seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"map_seed {value!r} is not an integer >= 0")
+    return int(value)
+
+
+def _spawn(value: Any) -> Spawn:
+    try:
+        x, y, yaw_deg = (int(number) for number in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"spawn {value!r} is not three integers x, y, yaw in degrees") from None
+    return Spawn(x=x, y=y, yaw_deg=yaw_deg % 360)

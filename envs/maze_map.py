@@ -1,0 +1,95 @@
+"""Maps of rooms and doors, made from a seed, and their text form for the engine (UDMF, namespace ZDoom)."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from envs.layout import draw_doors, draw_rooms, draw_things, free_place
+from envs.room import Door, MazeMapSettings, Room, Spawn, Thing
+from envs.udmf import write_textmap
+from envs.wad import map_lumps, pack_wad
+
+__all__ = ["MazeMap", "MazeMapSettings", "write_wad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MazeMap:
+    """A map as plain data; `generate` makes one from a seed, `textmap` writes it for the engine."""
+
+    seed: int
+    settings: MazeMapSettings
+    rows: int
+    columns: int
+    rooms: tuple[Room, ...]
+    doors: tuple[Door, ...]
+    things: tuple[Thing, ...]
+
+    @classmethod
+    def generate(cls, seed: int, settings: MazeMapSettings | None = None) -> Self:
+        """Make the map of this seed (an integer >= 0): same seed and settings, same map on every machine."""
+        if seed < 0:
+            raise ValueError(f"map seed {seed} is negative; give an integer >= 0")
+        settings = settings or MazeMapSettings()
+        rng = np.random.Generator(np.random.PCG64(seed))
+        rows = int(rng.integers(settings.rows[0], settings.rows[1] + 1))
+        columns = int(rng.integers(settings.columns[0], settings.columns[1] + 1))
+        rooms = draw_rooms(rng, settings, rows, columns)
+        doors = draw_doors(rng, settings, rooms, columns)
+        things = draw_things(rng, settings, rooms, doors)
+        return cls(
+            seed=seed, settings=settings, rows=rows, columns=columns, rooms=rooms, doors=doors, things=things
+        )
+
+    @property
+    def pitch(self) -> int:
+        """Distance from a room to the next, in map units."""
+        return self.settings.cell * self.settings.room_cells + self.settings.wall
+
+    def room_at(self, x: float, y: float) -> int:
+        """Return the index of the room around (x, y); an opening is split in its middle between its rooms."""
+        half = self.settings.wall / 2
+        column = min(max(int((x + half) // self.pitch), 0), self.columns - 1)
+        row = min(max(int((y + half) // self.pitch), 0), self.rows - 1)
+        return row * self.columns + column
+
+    @cached_property
+    def neighbours(self) -> dict[int, dict[int, Door]]:
+        """For every room, the rooms that one door leads to, with that door."""
+        table: dict[int, dict[int, Door]] = {room.index: {} for room in self.rooms}
+        for door in self.doors:
+            table[door.first][door.second] = door
+            table[door.second][door.first] = door
+        return table
+
+    def spawn(self, rng: np.random.Generator) -> Spawn:
+        """Draw a start: a room, a place in it clear of walls and decorations, a yaw in steps of 5°."""
+        room = self.rooms[int(rng.integers(len(self.rooms)))]
+        x, y = free_place(rng, room, [thing for thing in self.things if thing.room == room.index])
+        return Spawn(x=x, y=y, yaw_deg=5 * int(rng.integers(72)))
+
+    def textmap(self, spawn: Spawn | None = None) -> bytes:
+        """Return the map as UDMF text; without a spawn the player starts in the first room's middle."""
+        if spawn is None:
+            x, y = self.rooms[0].centre
+            spawn = Spawn(x=int(x), y=int(y), yaw_deg=0)
+        things = [(spawn.x, spawn.y, spawn.yaw_deg, 1)]
+        things += [(thing.x, thing.y, 0, thing.kind.thing_type) for thing in self.things]
+        return write_textmap(self.settings, self.rooms, self.doors, things)
+
+    @cached_property
+    def map_hash(self) -> str:
+        """sha256 of `textmap()`, in hexadecimal: equal hashes mean the same geometry and look."""
+        return hashlib.sha256(self.textmap()).hexdigest()
+
+
+def write_wad(path: Path, maps: Sequence[MazeMap]) -> None:
+    """Write 1 to 99 maps into one PWAD as MAP01, MAP02, …, through a temporary file beside it."""
+    lumps = [lump for number, item in enumerate(maps, start=1) for lump in map_lumps(number, item.textmap())]
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(pack_wad(lumps))
+    part.replace(path)
