@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -95,21 +95,22 @@ class VideoWriter:
         os.replace(self._part, self.path)
 
     def discard(self) -> None:
-        """Gives up the video and removes what was written of it."""
+        """Gives up what is not finished: nothing after `close`, the partial file before it."""
         if self._container is not None:
             self._container.close()
         with suppress(FileNotFoundError):
             self._part.unlink()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        try:
+            if kind is None:
+                self.close()
+        finally:
             self.discard()
 
 
