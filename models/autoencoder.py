@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 
 import torch
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -20,8 +21,10 @@ class AutoencoderSettings:
     decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
 
 
-class FrameAutoencoder(AutoencoderTiny):
+class FrameAutoencoder(ModelMixin, ConfigMixin):
     """`encode_frames` and `decode_frames` between uint8 frames and latents of zero mean and unit variance."""
+
+    config_name = "config.json"
 
     @register_to_config
     def __init__(
@@ -31,7 +34,8 @@ class FrameAutoencoder(AutoencoderTiny):
         encoder_blocks: tuple[int, ...] | list[int] = (1, 3, 3, 3),
         decoder_blocks: tuple[int, ...] | list[int] = (3, 3, 3, 1),
     ) -> None:
-        super().__init__(
+        super().__init__()
+        self.tiny = AutoencoderTiny(
             latent_channels=latent_channels,
             encoder_block_out_channels=(channels,) * len(encoder_blocks),
             decoder_block_out_channels=(channels,) * len(decoder_blocks),
@@ -53,7 +57,7 @@ class FrameAutoencoder(AutoencoderTiny):
         height, width = frames_u8.shape[1:3]
         if height % 8 or width % 8:
             raise ValueError(f"frames of {width}x{height} do not divide by 8; record at a multiple of 8, e.g. 128x96")
-        latents = self.encoder(to_signed(frames_u8).to(self.dtype))
+        latents = self.tiny.encoder(to_signed(frames_u8).to(self.dtype))
         return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     @torch.no_grad()
@@ -61,7 +65,7 @@ class FrameAutoencoder(AutoencoderTiny):
         self, latents: Float[Tensor, "batch channel height width"]
     ) -> UInt8[Tensor, "batch frame_height frame_width 3"]:
         """Frames of normalised latents."""
-        frames = self.decoder(self.denormalise(latents))
+        frames = self.tiny.decoder(self.denormalise(latents))
         return ((frames.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
     def denormalise(

@@ -32,9 +32,9 @@ class TransformerSettings:
     latent_height: int = 12
     latent_width: int = 16
     width: int = 384
-    layers: int = 8
+    layers: int = 7
     heads: int = 6
-    mlp_ratio: int = 4
+    mlp_ratio: int = 3
     action_sizes: tuple[int, ...] = (3, 3, 3)
     """number of choices of each action factor"""
     action_width: int = 64
@@ -115,9 +115,9 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         latent_height: int = 12,
         latent_width: int = 16,
         width: int = 384,
-        layers: int = 8,
+        layers: int = 7,
         heads: int = 6,
-        mlp_ratio: int = 4,
+        mlp_ratio: int = 3,
         action_sizes: tuple[int, ...] | list[int] = (3, 3, 3),
         action_width: int = 64,
         action_window: int = 8,

@@ -1,0 +1,187 @@
+"""A world model as a folder: world.json, autoencoder/, descriptor/, pooled/, transformer/, openings.safetensors."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from torch import Tensor
+
+from models.autoencoder import FrameAutoencoder
+from models.flow import FlowSettings
+from models.schedule import Schedule
+from models.transformer import WorldTransformer
+from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
+from worldsim.action_space import ActionSpace
+from worldsim.device import choose_device, choose_dtype
+from worldsim.files import write_text
+from worldsim.recall import RecallSettings
+
+FORMAT_VERSION = 1
+COMPONENTS: dict[str, type[ModelMixin]] = {
+    "autoencoder": FrameAutoencoder,
+    "descriptor": LearnedDescriptor,
+    "pooled": PooledDescriptor,
+    "transformer": WorldTransformer,
+}
+
+
+@dataclass(frozen=True)
+class Openings:
+    """First frames of worlds: latents `(opening, frame, channel, h, w)` and the actions between them."""
+
+    latents: Tensor
+    actions: Tensor
+
+
+@dataclass
+class WorldModels:
+    """The networks of one world model, ready to run, and what they were trained to agree on."""
+
+    autoencoder: FrameAutoencoder
+    descriptor: LearnedDescriptor
+    pooled: PooledDescriptor
+    transformer: WorldTransformer
+    action_space: ActionSpace
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    recall: RecallSettings = field(default_factory=RecallSettings)
+    openings: Openings | None = None
+    trained: dict[str, Any] = field(default_factory=dict)
+    """how it was made: frames, steps, minutes, measured figures"""
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.transformer.schedule
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.dtype
+
+
+def default_checkpoint() -> Path:
+    """The checkpoint that ships with the package."""
+    return Path(__file__).parent / "assets" / "default"
+
+
+def save_component(model: ModelMixin, folder: Path, name: str) -> None:
+    """Write one component in bfloat16 safetensors beside its config."""
+    copy = type(model).from_config(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.to(torch.bfloat16).save_pretrained(folder / name)
+
+
+def write_world_json(
+    folder: Path, action_space: ActionSpace, flow: FlowSettings, recall: RecallSettings, trained: dict[str, Any]
+) -> None:
+    """Write world.json, which makes a folder a checkpoint."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "action_space": json.loads(action_space.to_json()),
+        "flow": asdict(flow),
+        "recall": asdict(recall),
+        "trained": trained,
+    }
+    write_text(folder / "world.json", json.dumps(content, indent=2) + "\n")
+
+
+def save_checkpoint(models: WorldModels, folder: Path) -> None:
+    """Write the whole folder; `load_checkpoint` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COMPONENTS:
+        save_component(getattr(models, name), folder, name)
+    if models.openings is not None:
+        save_openings(models.openings, folder)
+    write_world_json(folder, models.action_space, models.flow, models.recall, models.trained)
+
+
+def load_checkpoint(folder: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> WorldModels:
+    """Read a checkpoint folder.
+
+    FileNotFoundError if it or a part is missing; ValueError if a part is torn, of another version or another shape.
+    """
+    folder, where = Path(folder), choose_device(device)
+    content = read_world_json(folder)
+    number = dtype or choose_dtype(where)
+    parts = {name: load_component(folder, name, number).to(where) for name in COMPONENTS}
+    for part in parts.values():
+        part.eval().requires_grad_(False)
+    return WorldModels(
+        **parts,
+        action_space=ActionSpace.from_json(json.dumps(content["action_space"])),
+        flow=FlowSettings(**content["flow"]),
+        recall=RecallSettings(**content["recall"]),
+        openings=load_openings(folder),
+        trained=content["trained"],
+    )
+
+
+def read_world_json(folder: Path) -> dict[str, Any]:
+    """The content of world.json, its version checked."""
+    path = folder / "world.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a checkpoint (no world.json); train one with worldsim train, or leave "
+                                "--checkpoint out to use the shipped one")
+    try:
+        content = json.loads(path.read_text())
+        version = content["format_version"]
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is torn; restore it or train again") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
+                         "use the program that wrote it, or train again")
+    return content
+
+
+def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """One component of a checkpoint folder; errors name its file."""
+    path = folder / name
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"{path} is missing from the checkpoint; restore it or run worldsim train")
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        model, info = COMPONENTS[name].from_pretrained(
+            path, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path} is torn or does not fit its config.json ({reason}); restore it or train again") from error
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+    if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
+        odd = (info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"])[0]
+        raise ValueError(f"{path} does not fit this version (weight {odd}); use the version that wrote it, or train again")
+    return model
+
+
+def save_openings(openings: Openings, folder: Path) -> None:
+    """Write openings.safetensors (float16 latents)."""
+    from safetensors.torch import save
+
+    from worldsim.files import write_bytes
+
+    content = save({"latents": openings.latents.half().contiguous().cpu(),
+                    "actions": openings.actions.to(torch.uint8).contiguous().cpu()})
+    write_bytes(folder / "openings.safetensors", content)
+
+
+def load_openings(folder: Path) -> Openings | None:
+    """The openings of a checkpoint, or None where it has none."""
+    from safetensors.torch import load_file
+
+    path = folder / "openings.safetensors"
+    if not path.is_file():
+        return None
+    try:
+        content = load_file(path)
+        return Openings(latents=content["latents"].float(), actions=content["actions"].long())
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is torn; restore it") from error
