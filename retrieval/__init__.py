@@ -1,4 +1,4 @@
-"""Descriptors, similarity formulas and the index that recall works with. Imports neither models, envs nor worldsim."""
+"""What recall works with: descriptors, similarity formulas, index. A leaf: imports no other house."""
 
 from retrieval.coverage import coverage_at_k, coverage_loss, recall_at_k
 from retrieval.descriptor import (

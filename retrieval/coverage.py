@@ -1,4 +1,4 @@
-"""Loss and metric of a descriptor: does query · key rank past frames by how much of the coming view they cover?"""
+"""Loss and metrics of a descriptor: does query · key rank past frames by their share of the coming view?"""
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,11 +12,12 @@ def coverage_loss(
     valid: Bool[Tensor, "batch n"],
     logit_scale: Float[Tensor, ""] | float,
 ) -> Float[Tensor, ""]:
-    """InfoNCE (van den Oord et al. 2018, eq. 4) with soft targets, as in CLIP's and ListNet's (Cao et al. 2007) losses.
+    """InfoNCE (van den Oord et al. 2018, eq. 4) with soft targets (ListNet's loss, Cao et al. 2007).
 
-    −Σ_n p_n log softmax_n(scale · q·k_n) with p = relevance / Σ relevance, over the valid n of each row; relevance ≥ 0
-    (for instance the share of the coming view that frame n covers). Rows without relevance are left out; the mean is
-    over the others, and 0 (with a gradient of 0) if there are none. Computed in float32, under autocast too.
+    −Σ_n p_n log softmax_n(scale · q·k_n) with p = relevance / Σ relevance, over the valid n of each row;
+    relevance ≥ 0 (for instance the share of the coming view that frame n covers). Rows without relevance are
+    left out; the mean is over the others, and 0 (with a gradient of 0) if there are none. Computed in
+    float32, under autocast too.
     """
     with torch.autocast(queries.device.type, enabled=False):
         logits = logit_scale * torch.einsum("bd,bnd->bn", queries.float(), keys.float())
@@ -34,7 +35,7 @@ def recall_at_k(
     valid: Bool[Tensor, "batch n"],
     k: int,
 ) -> Float[Tensor, ""]:
-    """Share of rows whose most relevant valid entry is among the k best-scored; entries equally relevant count as it.
+    """Share of rows whose most relevant valid entry, or its equal, is among the k best-scored.
 
     In [0, 1]. Rows without relevance are left out; 0 if there are none.
     """

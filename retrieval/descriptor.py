@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,10 @@ class PooledDescriptorSettings:
 
 
 class PooledDescriptor(ModelMixin, ConfigMixin):
-    """A latent average-pooled to rows × cols, centred on the mean of `fit`, normalised: no training, the baseline.
+    """A latent average-pooled to rows × cols, centred on the mean of `fit`, normalised: the baseline.
 
-    It has no queries of its own: its query is the key of an estimate of the coming view (the last frame, a draft).
+    It has no queries of its own: its query is the key of an estimate of the coming view (the last frame, a
+    draft).
     """
 
     @register_to_config
@@ -35,7 +35,7 @@ class PooledDescriptor(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(channels, rows, cols))
 
     @classmethod
-    def from_settings(cls, settings: PooledDescriptorSettings) -> Self:
+    def from_settings(cls, settings: PooledDescriptorSettings) -> "PooledDescriptor":
         return cls(**asdict(settings))
 
     @property
@@ -43,7 +43,9 @@ class PooledDescriptor(ModelMixin, ConfigMixin):
         """Length of a key."""
         return self.mean.numel()
 
-    def pool(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel rows cols"]:
+    def pool(
+        self, latents: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel rows cols"]:
         return F.adaptive_avg_pool2d(latents.float(), tuple(self.mean.shape[1:]))
 
     @torch.no_grad()
@@ -81,13 +83,15 @@ class LearnedDescriptorSettings:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions, each after GroupNorm, FiLM (Perez et al. 2018) and SiLU; the second starts at zero."""
+    """Two 3×3 convolutions, each after GroupNorm, FiLM (Perez et al. 2018) and SiLU; starts as identity."""
 
     def __init__(self, channels: int, condition_dim: int = 0):
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
-        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.convolutions[1].weight)
+        first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        for parameter in second.parameters():
+            nn.init.zeros_(parameter)
+        self.convolutions = nn.ModuleList([first, second])
         self.film = nn.Linear(condition_dim, 4 * channels) if condition_dim else None
 
     def forward(
@@ -107,7 +111,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialHead(nn.Module):
-    """Feature map -> unit vector through a flatten, so that *where* in the view something is stays part of it."""
+    """Feature map -> unit vector through a flatten: *where* in the view something is stays part of it."""
 
     def __init__(self, channels: int, head_channels: int, height: int, width: int, dim: int):
         super().__init__()
@@ -123,9 +127,10 @@ class SpatialHead(nn.Module):
 class LearnedDescriptor(ModelMixin, ConfigMixin):
     """Query · key predicts how much of the coming view the past frame behind the key covers.
 
-    One trunk turns every latent, of a key or of a query's window, into a map of half the size. The query joins the maps
-    of its window in residual blocks that the actions steer (FiLM). GroupNorm over the whole frame makes a key
-    indifferent to overall contrast, which is what the model's own, slightly blurred frames lose first.
+    One trunk turns every latent, of a key or of a query's window, into a map of half the size. The query
+    joins the maps of its window in residual blocks that the actions steer (FiLM). GroupNorm over the whole
+    frame makes a key indifferent to overall contrast, which is what the model's own, slightly blurred frames
+    lose first.
     """
 
     @register_to_config
@@ -143,7 +148,9 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         if height % 2 or width % 2 or hidden % 8:
-            raise ValueError(f"height {height} and width {width} must be even, hidden {hidden} a multiple of 8")
+            raise ValueError(
+                f"height {height} and width {width} must be even, hidden {hidden} a multiple of 8"
+            )
         embedding_dim, condition_dim = 8, 64
         self.stem = nn.Conv2d(channels, hidden, 4, stride=2, padding=1)
         self.trunk = nn.Sequential(ResidualBlock(hidden), ResidualBlock(hidden))
@@ -161,7 +168,7 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @classmethod
-    def from_settings(cls, settings: LearnedDescriptorSettings) -> Self:
+    def from_settings(cls, settings: LearnedDescriptorSettings) -> "LearnedDescriptor":
         return cls(**asdict(settings))
 
     @property
@@ -171,7 +178,7 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
-        """Learned inverse temperature for `coverage_loss`, at most 100 as in CLIP (Radford et al. 2021, 2.5)."""
+        """Learned inverse temperature of `coverage_loss`, at most 100 (CLIP, Radford et al. 2021, 2.5)."""
         return self.log_scale.float().exp().clamp(max=100)
 
     def keys(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
@@ -186,8 +193,9 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "batch dim"]:
         """float32 unit vectors: what a past frame that covers the coming section would have as its key.
 
-        `latents` newest first, `actions` oldest first with the section's own last. Where `present` is false the
-        world is younger than the window, and the latent there is not looked at. Actions before the start are zeros.
+        `latents` newest first, `actions` oldest first with the section's own last. Where `present` is false
+        the world is younger than the window, and the latent there is not looked at. Actions before the start
+        are zeros.
         """
         batch, window = latents.shape[:2]
         features = self.trunk(self.stem(latents.to(self.dtype).flatten(0, 1))).unflatten(0, (batch, window))

@@ -6,7 +6,7 @@ import os
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import faiss
 import numpy as np
@@ -31,7 +31,9 @@ class HybridIndexSettings:
 
     def __post_init__(self):
         if self.dim < 1 or self.time_constant <= 0 or self.time_weight < 0:
-            raise ValueError(f"{self}: dim must be 1 or more, time_constant above 0 frames, time_weight 0 or more")
+            raise ValueError(
+                f"{self}: dim must be 1 or more, time_constant above 0 frames, time_weight 0 or more"
+            )
 
 
 class HybridIndex:
@@ -39,9 +41,10 @@ class HybridIndex:
 
         hybrid:  q·k + w·e^(−(t − s)/τ)        cosine:  q·k        time:  e^(−(t − s)/τ)
 
-    e^(−(t−s)/τ) = e^((s−ref)/τ) · e^(−(t−ref)/τ): with the first factor as one more column of every key and the second
-    as one more of the query, a flat inner-product search is exact for all three. `ref` moves along with time, so that
-    neither factor leaves float32: the column is then computed anew from the times, and no rounding piles up.
+    e^(−(t−s)/τ) = e^((s−ref)/τ) · e^(−(t−ref)/τ): with the first factor as one more column of every key and
+    the second as one more of the query, a flat inner-product search is exact for all three. `ref` moves along
+    with time, so that neither factor leaves float32: the column is then computed anew from the times, and no
+    rounding piles up.
     """
 
     def __init__(self, settings: HybridIndexSettings):
@@ -65,14 +68,18 @@ class HybridIndex:
         return self._rows()[:, :-1].copy()
 
     def add(self, keys: Float32[np.ndarray, "n dim"], times: Int64[np.ndarray, "n"]) -> None:
-        """Append unit keys, with their times in frames, never falling. ValueError if they do, or a key is not finite."""
+        """Append unit keys with their times in frames. ValueError if times fall or a key is not finite."""
         if keys.shape != (len(times), self.settings.dim):
-            raise ValueError(f"keys {keys.shape} are not ({len(times)}, {self.settings.dim}): one key of dim a time")
+            raise ValueError(
+                f"keys {keys.shape} are not ({len(times)}, {self.settings.dim}): one key of dim a time"
+            )
         if not len(times):
             return
         last = self._times[len(self) - 1] if len(self) else times[0]
         if np.any(np.diff(times, prepend=last) < 0):
-            raise ValueError(f"times {times[0]}..{times[-1]} fall, or lie before the last entry's {last}; add in order")
+            raise ValueError(
+                f"times {times[0]}..{times[-1]} fall, or lie before the last entry's {last}; add in order"
+            )
         if not np.isfinite(keys).all():
             raise ValueError("a key holds NaN or infinity; check the latents that it was made from")
         n, total = len(self), len(self) + len(times)
@@ -95,19 +102,24 @@ class HybridIndex:
     ) -> tuple[Float32[np.ndarray, "q count"], Int64[np.ndarray, "q count"]]:
         """The `count` best entries for each query at time `time` (frames), best first.
 
-        Entries numbered `exclude_from` and up (the recent past) are skipped inside the search. Where there are fewer
-        than `count`, the score is −inf and the entry −1. ValueError if an entry searched lies after `time`.
+        Entries numbered `exclude_from` and up (the recent past) are skipped inside the search. Where there
+        are fewer than `count`, the score is −inf and the entry −1. ValueError if an entry searched lies after
+        `time`.
         """
         if mode not in ("hybrid", "cosine", "time"):
             raise ValueError(f"mode {mode!r} is not hybrid, cosine or time")
         if queries.shape[1] != self.settings.dim or count < 1:
-            raise ValueError(f"queries {queries.shape}, count {count}: want dim {self.settings.dim}, count 1 or more")
+            raise ValueError(
+                f"queries {queries.shape}, count {count}: want dim {self.settings.dim}, count 1 or more"
+            )
         searched = len(self) if exclude_from is None else min(max(exclude_from, 0), len(self))
         if searched == 0:
             shape = (len(queries), count)
             return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
         if self._times[searched - 1] > time:
-            raise ValueError(f"entry {searched - 1} has time {self._times[searched - 1]}, after the query's {time}")
+            raise ValueError(
+                f"entry {searched - 1} has time {self._times[searched - 1]}, after the query's {time}"
+            )
         tau = self.settings.time_constant
         if abs(time - self._reference) / tau > EXPONENT_LIMIT:
             self._move_reference(time)
@@ -115,9 +127,14 @@ class HybridIndex:
         extended[:, :-1] = 0 if mode == "time" else queries
         weight = {"hybrid": self.settings.time_weight, "cosine": 0.0, "time": 1.0}[mode]
         extended[:, -1] = weight * np.exp(-(time - self._reference) / tau)
-        # Skipping by a selector costs time for each entry, so none is given where nothing is skipped.
-        selector = faiss.IDSelectorRange(0, searched) if searched < len(self) else None
-        parameters = faiss.SearchParameters(sel=selector) if selector else None
+        # A selector costs time for each entry, so none is given where nothing is skipped.
+        parameters = None
+        if searched < len(self):
+            selector = faiss.IDSelectorRange(
+                0, searched
+            )  # A name of its own keeps it alive during the search.
+            parameters = faiss.SearchParameters()
+            parameters.sel = selector
         scores, ids = self._index.search(extended, count, params=parameters)
         scores[ids < 0] = -np.inf
         return scores, ids
@@ -130,7 +147,7 @@ class HybridIndex:
             self._index.remove_ids(faiss.IDSelectorRange(n, len(self)))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write settings, keys and times to one file; a reader sees the old file or the new one, never half of one."""
+        """Write settings, keys and times to one file, which is never seen half-written."""
         path = Path(path)
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         header = json.dumps({"format": FORMAT, **asdict(self.settings)})
@@ -145,10 +162,11 @@ class HybridIndex:
                 partial.unlink()
 
     @classmethod
-    def load(cls, path: str | os.PathLike, settings: HybridIndexSettings | None = None) -> Self:
-        """Read what `save` wrote; `settings`, if given, replace those saved (weight and τ may differ, dim may not).
+    def load(cls, path: str | os.PathLike, settings: HybridIndexSettings | None = None) -> "HybridIndex":
+        """Read what `save` wrote; `settings`, if given, replace the saved ones (dim must agree).
 
-        FileNotFoundError if there is none; ValueError if the file is damaged, of another format or of another dim.
+        FileNotFoundError if there is none; ValueError if the file is damaged, of another format or of another
+        dim.
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
@@ -156,14 +174,18 @@ class HybridIndex:
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no index here; rebuild it from the stored latents") from None
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a whole index file; rebuild it from the stored latents") from error
+            raise ValueError(
+                f"{path} is not a whole index file; rebuild it from the stored latents"
+            ) from error
         found = header.pop("format", None)
         if found != FORMAT:
             raise ValueError(f"{path} has format {found}, this version reads {FORMAT}; rebuild it")
         stored = HybridIndexSettings(**header)
         if keys.shape != (len(times), stored.dim) or (settings and settings.dim != stored.dim):
             wanted = settings.dim if settings else stored.dim
-            raise ValueError(f"{path} holds keys {keys.shape}, not of dim {wanted}; rebuild it with this descriptor")
+            raise ValueError(
+                f"{path} holds keys {keys.shape}, not of dim {wanted}; rebuild it with this descriptor"
+            )
         index = cls(settings or stored)
         index.add(keys, times)
         return index
@@ -176,7 +198,7 @@ class HybridIndex:
         return faiss.rev_swig_ptr(self._index.get_xb(), n * columns).reshape(n, columns)
 
     def _column(self, times: Int64[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-        """e^((s−ref)/τ); entries too new for float32 are capped, since `search` moves ref before it looks at them."""
+        """e^((s−ref)/τ), capped where too new for float32: `search` moves ref before it looks at those."""
         exponents = (times - self._reference) / self.settings.time_constant
         column = np.exp(np.minimum(exponents, EXPONENT_LIMIT)).astype(np.float32)
         return np.where(exponents < EXPONENT_FLOOR, np.float32(0), column)

@@ -1,8 +1,9 @@
 """The similarity formulas of FramePack's similarity packing, and ours, as pure functions.
 
-The paper sums the cosine over latent pixels and leaves its weight against time open. Here the cosine is the *mean* over
-pixels, so that both terms are at most 1 and a weight means the same at every size of frame: the paper's sum is
-height·width times `latent_cosine`, its λ_time is height·width times `time_weight`, and the order is the same.
+The paper sums the cosine over latent pixels and leaves its weight against time open. Here the cosine is the
+*mean* over pixels, so that both terms are at most 1 and a weight means the same at every size of frame: the
+paper's sum is height·width times `latent_cosine`, its λ_time is height·width times `time_weight`, and the
+order is the same.
 """
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 def latent_cosine(
     frames: Float[Tensor, "n channel height width"], query: Float[Tensor, "channel height width"]
 ) -> Float[Tensor, "n"]:
-    """sim_cos: (1/hw)·Σ_p F_p · X̂_pᵀ / (‖F_p‖ ‖X̂_p‖) over latent pixels p, in [−1, 1]. A zero pixel counts as 0."""
+    """sim_cos: (1/hw)·Σ_p F_p · X̂_pᵀ / (‖F_p‖ ‖X̂_p‖) over latent pixels p, in [−1, 1]."""
     unit_frames = F.normalize(frames.float(), dim=1)
     unit_query = F.normalize(query.float(), dim=0)
     return torch.einsum("nchw,chw->n", unit_frames, unit_query) / (query.shape[1] * query.shape[2])
@@ -26,9 +27,11 @@ def gaussian_time(times_s: Float[Tensor, "n"], query_time_s: float) -> Float[Ten
 
 
 def exponential_time(ages_frames: Float[Tensor, "n"], time_constant: float) -> Float[Tensor, "n"]:
-    """exp(−age/τ), ages and τ in frames, in [0, 1]. Ours: it factorises into key and query, see `HybridIndex`."""
+    """exp(−age/τ), in frames, in [0, 1]. Ours: it factorises into key and query (`HybridIndex`)."""
     if time_constant <= 0:
-        raise ValueError(f"time_constant {time_constant} is not above 0 frames; give the age at which time counts 1/e")
+        raise ValueError(
+            f"time_constant {time_constant} is not above 0 frames; give the age at which time counts 1/e"
+        )
     return torch.exp(-ages_frames / time_constant)
 
 

@@ -8,12 +8,14 @@ from torch import Tensor
 def candidates_needed(count: int, gap_frames: int) -> int:
     """How many best-scored candidates make `spread` choose as it would among all frames.
 
-    Frames have distinct integer times, so a taken one suppresses at most 2·gap + 1 of them, itself included. Before
-    the last choice at most (count − 1)·(2·gap + 1) are suppressed: one candidate more always holds the best one left.
-    No such bound exists with `max_similarity`.
+    Frames have distinct integer times, so a taken one suppresses at most 2·gap + 1 of them, itself included.
+    Before the last choice at most (count − 1)·(2·gap + 1) are suppressed: one candidate more always holds the
+    best one left. No such bound exists with `max_similarity`.
     """
     if count < 1 or gap_frames < 0:
-        raise ValueError(f"count {count} and gap_frames {gap_frames}: count must be 1 or more, the gap 0 or more")
+        raise ValueError(
+            f"count {count} and gap_frames {gap_frames}: count must be 1 or more, the gap 0 or more"
+        )
     return (count - 1) * (2 * gap_frames + 1) + 1
 
 
@@ -29,12 +31,15 @@ def spread(
     """Greedy by score: take the best, drop all within `gap_frames` of it in time, repeat `count` times.
 
     With unit `keys`, candidates whose cosine with a taken one exceeds `max_similarity` are dropped too.
-    Returns positions into n, best first, and whether each is a real choice; where none was left the position is 0
-    and the flag false (real choices always come first). Equal scores: the lower position wins. Scores of invalid
-    entries may be anything, NaN included. Runs on the tensors' device without waiting for it, and without gradients.
+    Returns positions into n, best first, and whether each is a real choice; where none was left the position
+    is 0 and the flag false (real choices always come first). Equal scores: the lower position wins. Scores of
+    invalid entries may be anything, NaN included. Runs on the tensors' device without waiting for it, and
+    without gradients.
     """
     if count < 1 or gap_frames < 0:
-        raise ValueError(f"count {count} and gap_frames {gap_frames}: count must be 1 or more, the gap 0 or more")
+        raise ValueError(
+            f"count {count} and gap_frames {gap_frames}: count must be 1 or more, the gap 0 or more"
+        )
     if scores.shape[1] == 0:
         empty = torch.zeros(scores.shape[0], count, dtype=torch.int64, device=scores.device)
         return empty, empty.bool()
@@ -47,7 +52,6 @@ def spread(
         if keys is not None:
             taken = keys.detach().gather(1, best[..., None].expand(-1, -1, keys.shape[2]))
             drop = drop | ((keys.detach() * taken).sum(2) > max_similarity)
-        # The taken one itself goes even when rounding puts its cosine with itself under max_similarity: gap >= 0.
         left = left.masked_fill(drop, -torch.inf)
         choices.append(best.masked_fill(~found, 0))
         flags.append(found)
