@@ -56,7 +56,9 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
         """Normalised latents; frame sides must be multiples of 8 (ValueError names the size)."""
         height, width = frames_u8.shape[1:3]
         if height % 8 or width % 8:
-            raise ValueError(f"frames of {width}x{height} do not divide by 8; record at a multiple of 8, e.g. 128x96")
+            raise ValueError(
+                f"frames of {width}x{height} do not divide by 8; record at a multiple of 8, e.g. 128x96"
+            )
         latents = self.tiny.encoder(to_signed(frames_u8).to(self.dtype))
         return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 

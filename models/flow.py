@@ -34,8 +34,10 @@ def noisy_and_velocity(
     clean: Float[Tensor, "batch section channel height width"],
     sigma: Float[Tensor, "batch draw"],
     noise: Float[Tensor, "batch draw section channel height width"],
-) -> tuple[Float[Tensor, "batch draw section channel height width"],
-           Float[Tensor, "batch draw section channel height width"]]:
+) -> tuple[
+    Float[Tensor, "batch draw section channel height width"],
+    Float[Tensor, "batch draw section channel height width"],
+]:
     """x_sigma = (1 − sigma) x_0 + sigma noise and its velocity noise − x_0 (Lipman et al. 2023; Liu et al. 2022)."""
     repeated = clean[:, None].expand_as(noise)
     noisy = add_noise(repeated.flatten(0, 1), sigma.flatten(), noise.flatten(0, 1)).view_as(noise)

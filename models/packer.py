@@ -76,7 +76,13 @@ class HistoryPacker(nn.Module):
     """Projects every level of the schedule, marks frames with their actions or ages, and pools rotary phases."""
 
     def __init__(
-        self, schedule: Schedule, channels: int, height: int, width_cells: int, width: int, head_dim: int,
+        self,
+        schedule: Schedule,
+        channels: int,
+        height: int,
+        width_cells: int,
+        width: int,
+        head_dim: int,
         action_width: int,
     ) -> None:
         super().__init__()

@@ -54,7 +54,9 @@ def pad_to_multiple(
 
 
 def rotate(
-    x: Float[Tensor, "batch head token dim"], cos: Float[Tensor, "token half"], sin: Float[Tensor, "token half"]
+    x: Float[Tensor, "batch head token dim"],
+    cos: Float[Tensor, "token half"],
+    sin: Float[Tensor, "token half"],
 ) -> Float[Tensor, "batch head token dim"]:
     """Turn channel i against channel i + dim/2 by the token's angle."""
     first, second = x.chunk(2, dim=-1)

@@ -63,13 +63,17 @@ class Schedule:
         """
         parts = text.split("_")
         if len(parts) != 4 or parts[0] != "td":
-            raise ValueError(f"schedule {text!r} is not of the form td_fNkM…_rNkM_gN; e.g. td_f16k4f4k2f2k1_r4k1_g1")
+            raise ValueError(
+                f"schedule {text!r} is not of the form td_fNkM…_rNkM_gN; e.g. td_f16k4f4k2f2k1_r4k1_g1"
+            )
         recent = tuple(_levels(parts[1], "f", text))
         recalled = list(_levels(parts[2], "r", text))
         if len(recalled) != 1 or recalled[0].kernel.rate != 1:
             raise ValueError(f"token {parts[2]!r} of schedule {text!r} is not one rNk1; e.g. r4k1")
         if not re.fullmatch(r"g[1-9]\d*", parts[3]):
-            raise ValueError(f"token {parts[3]!r} of schedule {text!r} is not gN with N of at least 1; e.g. g1")
+            raise ValueError(
+                f"token {parts[3]!r} of schedule {text!r} is not gN with N of at least 1; e.g. g1"
+            )
         return cls(recent=recent, recalled=recalled[0], section=int(parts[3][1:]))
 
     def __str__(self) -> str:
@@ -122,8 +126,10 @@ def _levels(part: str, letter: str, text: str) -> list[Level]:
             raise ValueError(f"token {part[position:]!r} of schedule {text!r} is not {letter}NkM")
         level = Level(frames=int(match[2]), kernel=Kernel.of_rate(int(match[3])))
         if level.frames % level.kernel.frames:
-            raise ValueError(f"token {match[0]!r} of schedule {text!r}: {level.frames} frames do not fill groups of "
-                             f"{level.kernel.frames}")
+            raise ValueError(
+                f"token {match[0]!r} of schedule {text!r}: {level.frames} frames do not fill groups of "
+                f"{level.kernel.frames}"
+            )
         levels.append(level)
         position = match.end()
     return levels

@@ -201,7 +201,9 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         """Training pass: one history pass serves all noise draws of its target."""
         draws = noisy.shape[1]
         cache = self.encode_history(self.pack(history), history.sigma).repeat(draws)
-        velocity = self.denoise(noisy.flatten(0, 1), sigma.flatten(), actions.repeat_interleave(draws, 0), cache)
+        velocity = self.denoise(
+            noisy.flatten(0, 1), sigma.flatten(), actions.repeat_interleave(draws, 0), cache
+        )
         return velocity.unflatten(0, (-1, draws))
 
     def _condition(self, sigma: Tensor, history_sigma: Tensor, actions: Tensor) -> Tensor:
@@ -213,7 +215,9 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         levels = levels + self.history_sigma_mlp(sigma_features(history_sigma).to(self.dtype))
         return levels[:, None] + self.action_mlp(windows)
 
-    def _modulate(self, condition: Float[Tensor, "batch frame width"]) -> Float[Tensor, "batch frame six width"]:
+    def _modulate(
+        self, condition: Float[Tensor, "batch frame width"]
+    ) -> Float[Tensor, "batch frame six width"]:
         return self.modulation(functional.silu(condition)).unflatten(-1, (6, -1))
 
 

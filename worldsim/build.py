@@ -13,8 +13,10 @@ from worldsim.presets import Preset
 def build_models(preset: Preset, action_space: ActionSpace, seed: int = 0) -> WorldModels:
     """Random weights from the seed; ValueError if the action space is not of the preset's sizes."""
     if action_space.sizes != preset.transformer.action_sizes:
-        raise ValueError(f"the action space has sizes {action_space.sizes}, the preset {preset.transformer.action_sizes}; "
-                         "choose a preset with the recordings' action sizes")
+        raise ValueError(
+            f"the action space has sizes {action_space.sizes}, the preset {preset.transformer.action_sizes}; "
+            "choose a preset with the recordings' action sizes"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         models = WorldModels(

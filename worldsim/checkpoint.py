@@ -9,6 +9,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from models.autoencoder import FrameAutoencoder
@@ -18,7 +19,7 @@ from models.transformer import WorldTransformer
 from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
 from worldsim.action_space import ActionSpace
 from worldsim.device import choose_device, choose_dtype
-from worldsim.files import write_text
+from worldsim.files import read_json, write_bytes_atomic, write_json_atomic
 from worldsim.recall import RecallSettings
 
 FORMAT_VERSION = 1
@@ -79,7 +80,11 @@ def save_component(model: ModelMixin, folder: Path, name: str) -> None:
 
 
 def write_world_json(
-    folder: Path, action_space: ActionSpace, flow: FlowSettings, recall: RecallSettings, trained: dict[str, Any]
+    folder: Path,
+    action_space: ActionSpace,
+    flow: FlowSettings,
+    recall: RecallSettings,
+    trained: dict[str, Any],
 ) -> None:
     """Write world.json, which makes a folder a checkpoint."""
     content = {
@@ -89,7 +94,7 @@ def write_world_json(
         "recall": asdict(recall),
         "trained": trained,
     }
-    write_text(folder / "world.json", json.dumps(content, indent=2) + "\n")
+    write_json_atomic(folder / "world.json", content)
 
 
 def save_checkpoint(models: WorldModels, folder: Path) -> None:
@@ -102,7 +107,9 @@ def save_checkpoint(models: WorldModels, folder: Path) -> None:
     write_world_json(folder, models.action_space, models.flow, models.recall, models.trained)
 
 
-def load_checkpoint(folder: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> WorldModels:
+def load_checkpoint(
+    folder: Path | str, device: str = "auto", dtype: torch.dtype | None = None
+) -> WorldModels:
     """Read a checkpoint folder.
 
     FileNotFoundError if it or a part is missing; ValueError if a part is torn, of another version or another shape.
@@ -127,16 +134,17 @@ def read_world_json(folder: Path) -> dict[str, Any]:
     """The content of world.json, its version checked."""
     path = folder / "world.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a checkpoint (no world.json); train one with worldsim train, or leave "
-                                "--checkpoint out to use the shipped one")
-    try:
-        content = json.loads(path.read_text())
-        version = content["format_version"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is torn; restore it or train again") from error
+        raise FileNotFoundError(
+            f"{folder} is not a checkpoint (no world.json); train one with worldsim train, or leave "
+            "--checkpoint out to use the shipped one"
+        )
+    content = read_json(path)
+    version = content.get("format_version")
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
-                         "use the program that wrote it, or train again")
+        raise ValueError(
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
+            "use the program that wrote it, or train again"
+        )
     return content
 
 
@@ -153,30 +161,32 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
         )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path} is torn or does not fit its config.json ({reason}); restore it or train again") from error
+        raise ValueError(
+            f"{path} is torn or does not fit its config.json ({reason}); restore it or train again"
+        ) from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
     if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
         odd = (info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"])[0]
-        raise ValueError(f"{path} does not fit this version (weight {odd}); use the version that wrote it, or train again")
+        raise ValueError(
+            f"{path} does not fit this version (weight {odd}); use the version that wrote it, or train again"
+        )
     return model
 
 
 def save_openings(openings: Openings, folder: Path) -> None:
     """Write openings.safetensors (float16 latents)."""
-    from safetensors.torch import save
-
-    from worldsim.files import write_bytes
-
-    content = save({"latents": openings.latents.half().contiguous().cpu(),
-                    "actions": openings.actions.to(torch.uint8).contiguous().cpu()})
-    write_bytes(folder / "openings.safetensors", content)
+    content = save(
+        {
+            "latents": openings.latents.half().contiguous().cpu(),
+            "actions": openings.actions.to(torch.uint8).contiguous().cpu(),
+        }
+    )
+    write_bytes_atomic(folder / "openings.safetensors", content)
 
 
 def load_openings(folder: Path) -> Openings | None:
     """The openings of a checkpoint, or None where it has none."""
-    from safetensors.torch import load_file
-
     path = folder / "openings.safetensors"
     if not path.is_file():
         return None

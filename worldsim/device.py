@@ -10,7 +10,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r}: no GPU is visible; use --device cpu, or install a CUDA build of torch")
+        raise ValueError(
+            f"device {name!r}: no GPU is visible; use --device cpu, or install a CUDA build of torch"
+        )
     try:
         return torch.device(name)
     except RuntimeError as error:

@@ -30,16 +30,24 @@ class Memory:
     """
 
     def __init__(
-        self, latent_shape: tuple[int, int, int], factors: int, key_dim: int, mode: MemoryMode,
-        settings: RecallSettings, device: torch.device, seed: int = 0,
+        self,
+        latent_shape: tuple[int, int, int],
+        factors: int,
+        key_dim: int,
+        mode: MemoryMode,
+        settings: RecallSettings,
+        device: torch.device,
+        seed: int = 0,
     ) -> None:
         if mode not in MEMORY_MODES:
             raise ValueError(f"memory mode {mode!r} is not known; use one of {', '.join(MEMORY_MODES)}")
         self.mode = mode
         self.settings = settings
-        self._index = HybridIndex(HybridIndexSettings(
-            dim=key_dim, time_weight=settings.time_weight, time_constant=settings.time_constant
-        ))
+        self._index = HybridIndex(
+            HybridIndexSettings(
+                dim=key_dim, time_weight=settings.time_weight, time_constant=settings.time_constant
+            )
+        )
         self._latents = torch.zeros(256, *latent_shape, dtype=torch.float16, device=device)
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
         self._length = 0
@@ -54,7 +62,9 @@ class Memory:
         return self.mode in ("cosine", "hybrid", "oracle")
 
     def append(
-        self, latents: Float[Tensor, "n channel height width"], actions: Int64[Tensor, "n factor"],
+        self,
+        latents: Float[Tensor, "n channel height width"],
+        actions: Int64[Tensor, "n factor"],
         keys: Float32[np.ndarray, "n dim"] | None,
     ) -> None:
         """Add frames. `keys` are their descriptors, None where the mode needs none (off, random)."""
@@ -74,8 +84,11 @@ class Memory:
 
     def recent(
         self, count: int
-    ) -> tuple[Float[Tensor, "{count} channel height width"], Int64[Tensor, "{count} factor"],
-               Bool[Tensor, " {count}"]]:
+    ) -> tuple[
+        Float[Tensor, "{count} channel height width"],
+        Int64[Tensor, "{count} factor"],
+        Bool[Tensor, " {count}"],
+    ]:
         """The newest `count` latents, their actions and which exist, oldest first; zeros where the world is younger."""
         numbers = torch.arange(self._length - count, self._length, device=self._latents.device)
         present = numbers >= 0
@@ -99,9 +112,14 @@ class Memory:
         search = {"hybrid": "hybrid", "cosine": "cosine", "oracle": "cosine", "time": "time"}[self.mode]
         scores, ids = self._index.search(query[None], self._length, wanted, exclude_from=older, mode=search)
         choice, real = spread(
-            torch.from_numpy(scores), torch.from_numpy(ids), count, self.settings.gap_frames,
+            torch.from_numpy(scores),
+            torch.from_numpy(ids),
+            count,
+            self.settings.gap_frames,
             torch.from_numpy(ids >= 0),
         )
         picks = choice[0][real[0]].tolist()
-        return [Recalled(frame=int(ids[0, i]), age=self._length - int(ids[0, i]), score=float(scores[0, i]))
-                for i in picks]
+        return [
+            Recalled(frame=int(ids[0, i]), age=self._length - int(ids[0, i]), score=float(scores[0, i]))
+            for i in picks
+        ]

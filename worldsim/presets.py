@@ -17,7 +17,9 @@ class Preset:
     autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     transformer: TransformerSettings = field(default_factory=TransformerSettings)
     descriptor: LearnedDescriptorSettings = field(
-        default_factory=lambda: LearnedDescriptorSettings(channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1)
+        default_factory=lambda: LearnedDescriptorSettings(
+            channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1
+        )
     )
     flow: FlowSettings = field(default_factory=FlowSettings)
     recall: RecallSettings = field(default_factory=RecallSettings)
@@ -31,11 +33,15 @@ def default() -> Preset:
 def tiny() -> Preset:
     """For tests: the same structure, trained and played in seconds."""
     return Preset(
-        autoencoder=AutoencoderSettings(latent_channels=4, channels=8, encoder_blocks=(1, 1, 1, 1),
-                                        decoder_blocks=(1, 1, 1, 1)),
-        transformer=TransformerSettings(latent_channels=4, width=32, layers=2, heads=2, mlp_ratio=2, action_width=8),
-        descriptor=LearnedDescriptorSettings(channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8,
-                                             head_channels=4, dim=16),
+        autoencoder=AutoencoderSettings(
+            latent_channels=4, channels=8, encoder_blocks=(1, 1, 1, 1), decoder_blocks=(1, 1, 1, 1)
+        ),
+        transformer=TransformerSettings(
+            latent_channels=4, width=32, layers=2, heads=2, mlp_ratio=2, action_width=8
+        ),
+        descriptor=LearnedDescriptorSettings(
+            channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8, head_channels=4, dim=16
+        ),
         flow=FlowSettings(denoising_steps=2),
     )
 
@@ -44,8 +50,9 @@ def large() -> Preset:
     """For GPUs: about 130 M parameters, more recalled frames, a wider autoencoder."""
     return Preset(
         autoencoder=AutoencoderSettings(channels=128),
-        transformer=TransformerSettings(schedule="td_f16k4f8k2f4k1_r8k1_g1", width=768, layers=16, heads=12,
-                                        mlp_ratio=4, action_width=128),
+        transformer=TransformerSettings(
+            schedule="td_f16k4f8k2f4k1_r8k1_g1", width=768, layers=16, heads=12, mlp_ratio=4, action_width=128
+        ),
         flow=FlowSettings(denoising_steps=8),
     )
 

@@ -54,8 +54,13 @@ class World:
         self.seed, self.steps = seed, 0
         config = self.models.transformer.config
         self.memory = Memory(
-            (config.latent_channels, config.latent_height, config.latent_width), len(config.action_sizes),
-            self._key_model.dim, self.settings.memory_mode, self.models.recall, self.models.device, seed,
+            (config.latent_channels, config.latent_height, config.latent_width),
+            len(config.action_sizes),
+            self._key_model.dim,
+            self.settings.memory_mode,
+            self.models.recall,
+            self.models.device,
+            seed,
         )
 
     @property
@@ -72,7 +77,9 @@ class World:
         """Start anew at the opening that the seed picks; returns its frames, the last is what the player sees now."""
         openings = self.models.openings
         if openings is None:
-            raise ValueError("the checkpoint has no openings.safetensors to start a world from; run worldsim train export")
+            raise ValueError(
+                "the checkpoint has no openings.safetensors to start a world from; run worldsim train export"
+            )
         self._clear(seed)
         pick = np.random.default_rng(seed).integers(len(openings.latents))
         latents = openings.latents[pick].to(self.models.device)
@@ -96,7 +103,9 @@ class World:
     def step(self, actions: Int64[np.ndarray, "section factor"]) -> Section:
         """Make the next section. ValueError if the actions are not (section_length, factors) within range."""
         if actions.shape[0] != self.section_length:
-            raise ValueError(f"{actions.shape[0]} actions for a section of {self.section_length}; give one a frame")
+            raise ValueError(
+                f"{actions.shape[0]} actions for a section of {self.section_length}; give one a frame"
+            )
         self.models.action_space.validate(actions)
         return step_worlds([self], torch.from_numpy(np.ascontiguousarray(actions))[None])[0]
 
@@ -110,7 +119,9 @@ class World:
 
     def noise(self) -> Float[Tensor, "section channel height width"]:
         """The noise of this step, a function of (seed, step) alone, drawn on the CPU so that it is the same everywhere."""
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, self.steps)).generate_state(1)[0]))
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((self.seed, self.steps)).generate_state(1)[0])
+        )
         config = self.models.transformer.config
         shape = (self.section_length, config.latent_channels, config.latent_height, config.latent_width)
         return torch.randn(shape, generator=generator)
@@ -155,14 +166,18 @@ def step_worlds(
     noise = torch.stack([world.noise() for world in worlds]).to(models.device)
     latents = sample(models.transformer, noise, all_actions, cache, worlds[0].flow)
     clock.lap("denoise")
-    frames = models.autoencoder.decode_frames(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
+    frames = (
+        models.autoencoder.decode_frames(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
+    )
     clock.lap("decode")
     for i, world in enumerate(worlds):
         world.observe(latents[i], actions[i])
         world.steps += 1
     clock.lap("append")
-    return [Section(frames_u8=frames[i], latents=latents[i], recalled=tuple(recalled[i]), timings_s=clock.laps)
-            for i in range(len(worlds))]
+    return [
+        Section(frames_u8=frames[i], latents=latents[i], recalled=tuple(recalled[i]), timings_s=clock.laps)
+        for i in range(len(worlds))
+    ]
 
 
 def _recent(worlds: Sequence[World]) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,9 +198,13 @@ def _recall(
             raise ValueError("memory mode 'oracle' needs the true coming latents; it is for evaluation only")
         queries = models.pooled.keys(coming[:, -1].to(models.device)).float().cpu().numpy()
     elif worlds[0].memory.needs_query:
-        queries = make_queries(models.descriptor, recent, present, actions, schedule.section).float().cpu().numpy()
+        queries = (
+            make_queries(models.descriptor, recent, present, actions, schedule.section).float().cpu().numpy()
+        )
     return [
-        world.memory.recall(None if queries is None else queries[i], schedule.recalled.frames, schedule.recent_frames)
+        world.memory.recall(
+            None if queries is None else queries[i], schedule.recalled.frames, schedule.recent_frames
+        )
         for i, world in enumerate(worlds)
     ]
 
@@ -203,7 +222,11 @@ def _history(
             ages[i, : len(picks)] = torch.tensor([pick.age for pick in picks])
             filled[i, : len(picks)] = True
     return History(
-        recent=recent, recent_present=present, recent_actions=actions, recalled=latents,
-        recalled_present=filled.to(recent.device), recalled_ages=ages.to(recent.device),
+        recent=recent,
+        recent_present=present,
+        recent_actions=actions,
+        recalled=latents,
+        recalled_present=filled.to(recent.device),
+        recalled_ages=ages.to(recent.device),
         sigma=torch.zeros(len(worlds), device=recent.device),
     )
