@@ -1,0 +1,62 @@
+"""Files that survive a kill: written beside their place and renamed; folders held by one process."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; it replaces `path` if the block ends without an error.
+
+    Parent folders are made. After an error the temporary file is deleted and `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write a whole file, or leave the old one."""
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, or leave the old file."""
+    write_bytes_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a ValueError names the file that is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete it or restore it") from None
+
+
+@contextmanager
+def only_process_in(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` (made if missing) against a second process of the same kind.
+
+    The lock dies with the process that holds it.
+
+    Raises BlockingIOError if another process holds it.
+    """
+    import fcntl  # not on Windows, where importing this module must still work
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{what}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            line = f"another {what} is running in {folder}; wait for it or choose another folder"
+            raise BlockingIOError(line) from None
+        yield
