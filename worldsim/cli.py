@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import tyro
 
@@ -23,14 +24,41 @@ class Command:
     target: str
     """`module:function`. The function's docstring is the command's help, its parameters are the flags."""
     summary: str
+    report: str = ""
+    """File in the folder `settings.out` to print when the command is done."""
 
     def load(self) -> Callable[..., object]:
         module, name = self.target.split(":")
         function: Callable[..., object] = getattr(import_module(module), name)
         return function
 
+    def run(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call `function`, then print the report that it wrote."""
+        function(*args, **kwargs)
+        if self.report:
+            print((kwargs["settings"].out / self.report).read_text(encoding="utf-8"))
 
-COMMANDS: tuple[Command, ...] = ()
+
+COMMANDS = (
+    Command(
+        ("evaluate", "autoencoder"),
+        "worldsim.evaluation.autoencoder:run_autoencoder",
+        "what encoding and decoding loses: the ceiling of every other figure",
+        "autoencoder.md",
+    ),
+    Command(
+        ("evaluate", "revisits"),
+        "worldsim.evaluation.revisits:run_revisits",
+        "are visited places rebuilt? every memory mode under the same weights",
+        "revisits.md",
+    ),
+    Command(
+        ("evaluate", "drift"),
+        "worldsim.evaluation.drift:run_drift",
+        "how far long free rollouts drift from real play",
+        "drift.md",
+    ),
+)
 
 SUMMARY = "Record real worlds, train a world model on them, and measure how well it remembers."
 
@@ -59,7 +87,7 @@ def find_command(arguments: Sequence[str]) -> Command | None:
     raise ValueError(f"'worldsim {' '.join(words)}' is not a command; the commands are: {known}")
 
 
-def parse(arguments: Sequence[str]) -> Callable[[], object]:
+def parse(arguments: Sequence[str]) -> Callable[[], None]:
     """What `arguments` ask for, ready to be called.
 
     Raises SystemExit when help is asked for (0) or a flag is wrong (2), ValueError for an unknown command.
@@ -74,10 +102,10 @@ def parse(arguments: Sequence[str]) -> Callable[[], object]:
     function = command.load()
 
     @functools.wraps(function)
-    def bind(*args: object, **kwargs: object) -> Callable[[], object]:
-        return functools.partial(function, *args, **kwargs)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(command.run, function, *args, **kwargs)
 
-    bound: Callable[[], object] = tyro.cli(
+    bound: Callable[[], None] = tyro.cli(
         bind,
         prog=" ".join(("worldsim", *command.words)),
         args=list(arguments[len(command.words) :]),
