@@ -63,12 +63,14 @@ def revisit_gap(
     recent: int,
     settings: StartSettings,
 ) -> int | None:
-    """Steps since the view at start + ahead was last seen; -1 if never; None if it is in the recent context.
+    """Steps since the view at start + ahead was last seen; -1 if never; None if neither, or if its pose is not known.
 
     A revisit's view was seen more than `gap` steps earlier and by none of the frames start - recent .. start.
     The gap returned is to its latest sight before the start: smaller than `gap` if it was seen again since.
     """
     view = start + settings.ahead
+    if not np.isfinite(poses[view]).all():
+        return None
     seen = same_view(poses, rooms, view, settings)
     if seen[max(0, start - recent) : start + 1].any():
         return None

@@ -1,0 +1,176 @@
+"""How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from tqdm import tqdm
+
+from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
+from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
+from worldsim.evaluation.held_out import HeldOut, decode
+from worldsim.evaluation.reports import write_json, write_text
+from worldsim.evaluation.rollouts import Beginning, check_horizon, describe, roll_out
+from worldsim.recall import MemoryMode
+
+METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
+SHARE = 0.15
+"""Drift compares the first and the last 15 % of a rollout (FramePack, section 4)."""
+COLLAPSE = 0.25
+"""A rollout has collapsed when the median contrast of its last part is below this share of real play's."""
+SHOWN = (0.0, 1 / 15, 1 / 6, 1 / 3, 2 / 3, 1.0)
+"""Frames of a film strip as shares of the rollout: 0, 20, 50, 100, 199, 299 of 300."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftEvaluation:
+    """Roll held-out episodes out freely for many frames on their recorded actions and compare with real play."""
+
+    checkpoint: Path
+    """Checkpoint folder."""
+    data: Path
+    """Folder of held-out episodes."""
+    out: Path
+    """Folder for drift.json, drift.md, a plot and film strips."""
+    rollouts: int = 32
+    """Rollouts, each from another episode as far as they go, all at once."""
+    frames: int = 300
+    """Frames of each rollout."""
+    history: int = 64
+    """Fewest true frames before a rollout."""
+    memory_mode: MemoryMode = "hybrid"
+    """Memory mode."""
+    denoising_steps: int | None = None
+    """Denoising steps a section; None takes what the checkpoint says."""
+    strips: int = 4
+    """Film strips, evenly from the sharpest to the least sharp end."""
+    seed: int = 0
+    """Chooses starts, noise and bootstrap samples."""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("rollouts", 1), ("frames", 8), ("history", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; use {least} or more")
+
+
+def run_drift(settings: DriftEvaluation) -> dict:
+    """Measure how far free rollout drifts; writes drift.json, drift.md, a plot and film strips, returns the JSON.
+
+    Raises:
+        ValueError: every episode too short, or the model makes values that are not numbers.
+        OSError: checkpoint or data missing.
+    """
+    held_out = HeldOut(settings.data)
+    models = held_out.load_models(settings.checkpoint, settings.device)
+    check_horizon(settings.frames, models.schedule.section)
+    starts = choose_starts(held_out, settings)
+    stops: dict[int, int] = {}
+    for each, step in starts:
+        stops[each] = max(stops.get(each, 0), step + settings.frames)
+    encoded = held_out.encode(models, stops)
+    beginnings = [
+        Beginning.of(held_out, encoded[each], each, step, settings.frames, settings.seed)
+        for each, step in starts
+    ]
+    with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
+        rollouts = roll_out(models, beginnings, settings.memory_mode, settings.denoising_steps, progress)
+    device = models.device
+    made = [describe(rollout.frames_u8, device) for rollout in rollouts]
+    real, ceiling = [], []
+    for each, step in starts:
+        span = slice(step, step + settings.frames)
+        real.append(describe(encoded[each].frames_u8[span], device))
+        ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), device))
+    series = {
+        source: {name: np.stack([figures[name] for figures in each]) for name in METRICS}
+        for source, each in (("model", made), ("real", real), ("autoencoder", ceiling))
+    }
+    maps = np.array([held_out.map_seeds[each] for each, _ in starts])
+    summary = {
+        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "starts": [
+            {"episode": held_out.paths[each].name, "map_seed": held_out.map_seeds[each], "step": step}
+            for each, step in starts
+        ],
+        "maps": len(np.unique(maps)),
+        **summarise(series, maps, settings.seed),
+    }
+    write_json(settings.out / "drift.json", summary)
+    write_sharpness_plot(series, settings.out / "drift_sharpness.png")
+    order = np.argsort(-series["model"]["sharpness"][:, -edge(settings.frames) :].mean(axis=1), kind="stable")
+    strips = []
+    for place in dict.fromkeys(
+        np.linspace(0, len(starts) - 1, min(settings.strips, len(starts))).astype(int)
+    ):
+        each, step = starts[order[place]]
+        truth = encoded[each].frames_u8[step : step + settings.frames]
+        shown = [round(share * (settings.frames - 1)) for share in SHOWN]
+        title = f"map {held_out.map_seeds[each]}, rank {place + 1} of {len(starts)} by sharpness at the end"
+        path = settings.out / f"drift_{place + 1:02d}_of_{len(starts)}.png"
+        strips.append(write_drift_strip(truth, rollouts[order[place]].frames_u8, shown, title, path))
+    write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
+    return summary
+
+
+def choose_starts(held_out: HeldOut, settings: DriftEvaluation) -> list[tuple[int, int]]:
+    """(episode, step) of each rollout: episodes in random order, used again only when all have been used."""
+    rng = np.random.default_rng(settings.seed)
+    need = settings.history + settings.frames
+    long_enough = [index for index, length in enumerate(held_out.lengths) if length >= need]
+    if not long_enough:
+        raise ValueError(
+            f"the longest of {len(held_out.lengths)} episodes has {max(held_out.lengths)} steps, fewer than history "
+            f"{settings.history} + frames {settings.frames}; record longer episodes or ask for fewer frames"
+        )
+    starts: list[tuple[int, int]] = []
+    while len(starts) < settings.rollouts:
+        for index in rng.permutation(long_enough)[: settings.rollouts - len(starts)]:
+            latest = held_out.lengths[index] - settings.frames
+            starts.append((int(index), int(rng.integers(settings.history, latest + 1))))
+    return starts
+
+
+def edge(frames: int) -> int:
+    """Frames in the first or last 15 % of a rollout."""
+    return max(1, round(SHARE * frames))
+
+
+def has_collapsed(
+    contrast: Float[np.ndarray, "rollout frame"], real_contrast: Float[np.ndarray, "other frame"]
+) -> Bool[np.ndarray, " rollout"]:
+    """Whether a rollout ended as flat colour: median contrast of its last part below a quarter of real play's."""
+    return np.median(contrast[:, -edge(contrast.shape[1]) :], axis=1) < COLLAPSE * np.median(real_contrast)
+
+
+def summarise(series: dict[str, dict[str, np.ndarray]], maps: np.ndarray, seed: int) -> dict:
+    """Means of the first and last parts, drift, ratio to real play at the end, and collapsed rollouts.
+
+    `series[source][metric]` is `(rollout, frame)` for the sources model, real and autoencoder.
+    """
+    metrics: dict[str, dict] = {}
+    for name in METRICS:
+        metrics[name] = {}
+        real = series["real"][name]
+        for source, each in series.items():
+            values = each[name]
+            size = edge(values.shape[1])
+            first, last = values[:, :size].mean(axis=1), values[:, -size:].mean(axis=1)
+            metrics[name][source] = {
+                "first": float(first.mean()),
+                "last": float(last.mean()),
+                "drift_of_mean": float(abs(first.mean() - last.mean())),
+                "drift": cluster_bootstrap(abs(first - last), maps, np.random.default_rng(seed)),
+                "ratio_to_real_last": ratio_bootstrap(
+                    last, real[:, -size:].mean(axis=1), maps, np.random.default_rng(seed)
+                ),
+            }
+    collapsed = {
+        source: int(has_collapsed(each["contrast"], series["real"]["contrast"]).sum())
+        for source, each in series.items()
+    }
+    by_frame = {source: each["sharpness"].mean(axis=0).tolist() for source, each in series.items()}
+    return {"rollouts": len(maps), "metrics": metrics, "collapsed": collapsed, "sharpness_by_frame": by_frame}

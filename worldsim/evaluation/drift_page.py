@@ -1,0 +1,92 @@
+"""The page, plot and film strips of a drift evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from worldsim.evaluation.reports import markdown_table, number, with_interval
+from worldsim.files import atomic_path
+from worldsim.video import film_strip, write_png
+
+DIGITS = {"sharpness": 4, "brightness": 3, "contrast": 3, "colourfulness": 1, "motion": 4}
+LABELS = {"model": "model", "real": "real play", "autoencoder": "real play through the autoencoder"}
+
+
+def drift_page(summary: dict, plot: Path, strips: Sequence[Path]) -> str:
+    """The Markdown page."""
+    settings = summary["settings"]
+    rows = []
+    for name, sources in summary["metrics"].items():
+        digits = DIGITS[name]
+        for source, figures in sources.items():
+            rows.append(
+                (
+                    f"{name}, {LABELS[source]}",
+                    number(figures["first"], digits),
+                    number(figures["last"], digits),
+                    number(figures["drift_of_mean"], digits),
+                    with_interval(figures["drift"], digits),
+                    with_interval(figures["ratio_to_real_last"]),
+                )
+            )
+    header = (
+        "metric",
+        "first 15 %",
+        "last 15 %",
+        "Δ of the means",
+        "mean Δ of a rollout",
+        "last 15 % / real play",
+    )
+    collapsed = summary["collapsed"]
+    parts = [
+        "# Drift",
+        f"{summary['rollouts']} free rollouts of {settings['frames']} frames on {summary['maps']} held-out maps, on "
+        f"the recorded actions, memory {settings['memory_mode']}, {settings['denoising_steps']} denoising steps.",
+        markdown_table(header, rows),
+        "Δ = |first − last|. Real play changes too as the player walks, so its Δ is the floor to compare with. Sharpness "
+        "is gradient energy of luma; brightness, contrast and motion are in [0, 1]; colourfulness after Hasler and "
+        "Suesstrunk. Intervals: 95 %, bootstrap over maps.",
+        f"Collapsed to flat colour in the last 15 %: **{collapsed['model']} of {summary['rollouts']}** (real play by "
+        f"the same rule: {collapsed['real']}).",
+        f"![{plot.stem}]({plot.name})",
+        *(f"![{path.stem}]({path.name})" for path in strips),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_sharpness_plot(series: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+    """Median sharpness over rollouts against the frame, with the middle half of the rollouts shaded."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for source, metrics in series.items():
+        low, middle, high = np.percentile(metrics["sharpness"], [25, 50, 75], axis=0)
+        frames = np.arange(len(middle))
+        [line] = axes.plot(frames, middle, label=LABELS[source], linewidth=1.2)
+        if source != "autoencoder":
+            axes.fill_between(frames, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+    axes.set(xlabel="frame", ylabel="sharpness (gradient energy)", ylim=(0, None))
+    axes.legend(frameon=False)
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=130, format="png")
+
+
+def write_drift_strip(
+    truth_u8: UInt8[Tensor, "time height width 3"],
+    made_u8: UInt8[Tensor, "time height width 3"],
+    shown: Sequence[int],
+    title: str,
+    path: Path,
+) -> Path:
+    """Truth above, ours below, at the frames `shown`."""
+    label = f"{title} | real play, frames {', '.join(map(str, shown))}"
+    rows = [
+        (label, [truth_u8[index].numpy() for index in shown]),
+        ("model", [made_u8[index].numpy() for index in shown]),
+    ]
+    write_png(path, film_strip(rows))
+    return path

@@ -1,0 +1,96 @@
+"""Held-out episodes as an evaluation needs them: poses of all, frames and latents of those that are asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Int64, UInt8
+from torch import Tensor
+
+from models.autoencoder import FrameAutoencoder
+from worldsim.checkpoint import WorldModels, load_checkpoint
+from worldsim.device import choose_device
+from worldsim.episode import Episode, list_episodes
+
+BATCH = 256
+"""Frames encoded or decoded at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedEpisode:
+    """The beginning of an episode: frames on the CPU, latents on the model's device."""
+
+    frames_u8: UInt8[Tensor, "time height width 3"]
+    latents: Float[Tensor, "time channel h w"]
+
+
+class HeldOut:
+    """All episodes of a folder. Frames stay on disk; the rest is small and kept."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OSError or ValueError, one line, if the folder holds no sound episodes."""
+        self.paths = list_episodes(folder)
+        self.poses: list[Float32[np.ndarray, "_ 4"]] = []
+        self.rooms: list[Int[np.ndarray, " _"]] = []
+        self.actions: list[Int64[np.ndarray, "_ factor"]] = []
+        self.map_seeds: list[int] = []
+        self.headers = []
+        for path in self.paths:
+            with Episode.open(path) as episode:
+                self.poses.append(episode.poses)
+                self.rooms.append(episode.rooms)
+                self.actions.append(episode.actions.astype(np.int64))
+                self.map_seeds.append(episode.header.map_seed)
+                self.headers.append(episode.header)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each episode."""
+        return [len(actions) for actions in self.actions]
+
+    def load_models(self, checkpoint: Path, device: str) -> WorldModels:
+        """The model, if it takes the actions of these episodes: bfloat16 on a GPU, float32 on a CPU.
+
+        A CPU would otherwise choose its precision by a stopwatch, and a second run could differ.
+        """
+        dtype = torch.float32 if choose_device(device).type == "cpu" else None
+        models = load_checkpoint(checkpoint, device=device, dtype=dtype)
+        for path, header in zip(self.paths, self.headers, strict=True):
+            if header.action_space.sizes != models.action_space.sizes:
+                raise ValueError(
+                    f"{path} has actions {header.action_space.sizes}, the checkpoint takes "
+                    f"{models.action_space.sizes}; evaluate it on recordings of the game it was trained on"
+                )
+        return models
+
+    def read(self, index: int, frames: Int64[np.ndarray, " time"]) -> UInt8[Tensor, "time height width 3"]:
+        """Frames of those numbers of one episode."""
+        with Episode.open(self.paths[index]) as episode:
+            return torch.from_numpy(episode.frame_at(frames))
+
+    def encode(self, models: WorldModels, stops: Mapping[int, int]) -> dict[int, EncodedEpisode]:
+        """Frames 0 .. stop-1 of each episode in `stops`, with their latents."""
+        encoded = {}
+        for index, stop in stops.items():
+            frames_u8 = self.read(index, np.arange(stop))
+            encoded[index] = EncodedEpisode(
+                frames_u8=frames_u8, latents=encode(models.autoencoder, frames_u8)
+            )
+        return encoded
+
+
+def encode(
+    autoencoder: FrameAutoencoder, frames_u8: UInt8[Tensor, "time height width 3"]
+) -> Float[Tensor, "time channel h w"]:
+    """Latents on the autoencoder's device of frames on the CPU."""
+    parts = [autoencoder.encode_frames(part.to(autoencoder.device)) for part in frames_u8.split(BATCH)]
+    return torch.cat(parts)
+
+
+def decode(
+    autoencoder: FrameAutoencoder, latents: Float[Tensor, "time channel h w"]
+) -> UInt8[Tensor, "time height width 3"]:
+    """Frames on the CPU of latents."""
+    return torch.cat([autoencoder.decode_frames(part).cpu() for part in latents.split(BATCH)])

@@ -1,0 +1,171 @@
+"""Rows of a revisit evaluation -> figures with intervals -> a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap, ratio_bootstrap
+from worldsim.evaluation.reports import markdown_table, number, with_interval
+
+LAST = 4
+"""The last frames of a rollout, where most of the view is new and memory counts most."""
+GAPS = ((1, 4), (4, 16), (16, None))
+"""Gaps since a view was last seen, in units of the recent context."""
+BASELINES = ("copy last frame", "copy best recalled", "autoencoder")
+
+
+def summarise(rows: Sequence[dict], recent: int, seed: int) -> dict:
+    """Figures of the revisits, of the controls, and of the revisits by gap."""
+    revisits = [row for row in rows if row["gap"] >= 0]
+    controls = [row for row in rows if row["gap"] < 0]
+    gaps = {}
+    for low, high in GAPS:
+        inside = [
+            row
+            for row in revisits
+            if row["gap"] > low * recent and (high is None or row["gap"] <= high * recent)
+        ]
+        if inside:
+            gaps[f"{low}–{high}x" if high else f">{low}x"] = table(inside, seed)
+    return {
+        "revisits": table(revisits, seed),
+        "controls": table(controls, seed) if controls else None,
+        "by_gap": gaps,
+    }
+
+
+def table(rows: Sequence[dict], seed: int) -> dict:
+    """Figures of every mode over the same starts."""
+    by_mode: dict[str, list[dict]] = {}
+    for row in rows:
+        by_mode.setdefault(row["mode"], []).append(row)
+    maps = np.array([row["map_seed"] for row in by_mode["off"]])
+    return {
+        "starts": len(maps),
+        "maps": len(np.unique(maps)),
+        "modes": {mode: _figures(each, by_mode, maps, seed) for mode, each in by_mode.items()},
+    }
+
+
+def _array(rows: Sequence[dict], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+def _figures(rows: Sequence[dict], by_mode: dict[str, list[dict]], maps: np.ndarray, seed: int) -> dict:
+    def mean(values: np.ndarray) -> Interval:
+        return cluster_bootstrap(values, maps, np.random.default_rng(seed))
+
+    figures: dict[str, object] = {}
+    for name in ("psnr", "ssim"):
+        values, off = _array(rows, name), _array(by_mode["off"], name)
+        figures[name] = mean(values.mean(axis=1))
+        figures[f"{name}_last"] = mean(values[:, -LAST:].mean(axis=1))
+        figures[f"{name}_gain"] = mean((values - off).mean(axis=1))
+        figures[f"{name}_gain_last"] = mean((values - off)[:, -LAST:].mean(axis=1))
+        figures[f"{name}_by_frame"] = values.mean(axis=0).tolist()
+    figures["sharpness_ratio"] = ratio_bootstrap(
+        _array(rows, "sharpness").mean(axis=1),
+        _array(rows, "truth_sharpness").mean(axis=1),
+        maps,
+        np.random.default_rng(seed),
+    )
+    if "oracle" in by_mode:
+        for name, sign in (("ssim", -1.0), ("mse", 1.0)):
+            off, mode, oracle = (
+                sign * _array(each, name)[:, -LAST:].mean(axis=1)
+                for each in (by_mode["off"], rows, by_mode["oracle"])
+            )
+            figures[f"recovery_{name}"] = _recovery(off, mode, oracle, maps, seed)
+    if "hits" in rows[0]:
+        hits = [hit for row in rows for hit in row["hits"] if hit is not None]
+        figures["recall_hit_rate"] = float(np.mean(hits)) if hits else None
+    return figures
+
+
+def _recovery(
+    off: Float[np.ndarray, " starts"],
+    mode: Float[np.ndarray, " starts"],
+    oracle: Float[np.ndarray, " starts"],
+    maps: Int[np.ndarray, " starts"],
+    seed: int,
+) -> Interval:
+    """(off - mode) / (off - oracle) of errors; NaN unless the oracle beats no memory."""
+    if (off - oracle).sum() <= 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return ratio_bootstrap(off - mode, off - oracle, maps, np.random.default_rng(seed))
+
+
+def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
+    """The Markdown page: tables, then the film strips."""
+    revisits = summary["revisits"]
+    settings = summary["settings"]
+    parts = [
+        "# Revisits",
+        f"{revisits['starts']} starts on {revisits['maps']} held-out maps, {settings['horizon']} frames each on the "
+        f"recorded actions after true history, {settings['denoising_steps']} denoising steps. Same weights and same "
+        f"noise in every row; only memory differs. Recent context: {summary['recent_frames']} frames. "
+        f"Revisits by true pose: {settings['thresholds']}. Intervals: 95 %, bootstrap over maps.",
+        _mode_table(revisits),
+        "Gain is over *off*, paired by start. Recovery = (off − mode) / (off − oracle) in 1 − SSIM of the last "
+        f"{LAST} frames. Recall hit: share of frames made for which a recalled frame sees the same view. The oracle "
+        "searches with the true coming frame. PSNR prefers blur: read it beside sharpness (1 = as sharp as the truth).",
+    ]
+    if summary["by_gap"]:
+        parts += ["## By gap since the view was last seen, in recent contexts", _gap_table(summary["by_gap"])]
+    if summary["controls"]:
+        controls = summary["controls"]
+        parts += [
+            "## Controls: views never seen before",
+            f"{controls['starts']} starts on {controls['maps']} maps. Memory must do no harm here.",
+            _mode_table(controls),
+        ]
+    if strips:
+        parts += ["## Film strips", *(f"![{path.stem}]({path.name})" for path in strips)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _mode_table(figures: dict) -> str:
+    last, gain_last = f"last {LAST}", f"gain, last {LAST}"
+    header = ("memory", "PSNR dB", last, gain_last, "SSIM", last, gain_last)
+    header_end = ("recovery", "sharpness ratio", "recall hit")
+    lines = []
+    for mode, each in figures["modes"].items():
+        gain = mode not in ("off", *BASELINES)
+        lines.append(
+            (
+                mode,
+                with_interval(each["psnr"]),
+                with_interval(each["psnr_last"]),
+                with_interval(each["psnr_gain_last"], signed=True) if gain else "",
+                with_interval(each["ssim"], 3),
+                with_interval(each["ssim_last"], 3),
+                with_interval(each["ssim_gain_last"], 3, signed=True) if gain else "",
+                with_interval(each["recovery_ssim"]) if gain and "recovery_ssim" in each else "",
+                number(each["sharpness_ratio"].mean),
+                number(each["recall_hit_rate"])
+                if mode != "off" and each.get("recall_hit_rate") is not None
+                else "",
+            )
+        )
+    return markdown_table((*header, *header_end), lines)
+
+
+def _gap_table(gaps: dict) -> str:
+    modes = [mode for mode in next(iter(gaps.values()))["modes"] if mode not in BASELINES]
+    lines = []
+    for gap, figures in gaps.items():
+        cells = [
+            with_interval(figures["modes"][mode]["psnr_gain_last"], signed=True)
+            for mode in modes
+            if mode != "off"
+        ]
+        lines.append((gap, str(figures["starts"]), number(figures["modes"]["off"]["psnr_last"].mean), *cells))
+    header = (
+        "gap",
+        "starts",
+        f"off: PSNR, last {LAST}",
+        *(f"{mode}: gain" for mode in modes if mode != "off"),
+    )
+    return markdown_table(header, lines)

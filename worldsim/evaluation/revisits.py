@@ -1,0 +1,210 @@
+"""Are visited places rebuilt? Rollouts over revisits under every memory mode, the same weights and the same noise."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from worldsim.checkpoint import WorldModels
+from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
+from worldsim.evaluation.reports import fingerprint, write_json, write_text
+from worldsim.evaluation.revisit_strips import write_strips
+from worldsim.evaluation.revisit_tables import revisit_page, summarise
+from worldsim.evaluation.rollouts import Beginning, Rollout, check_horizon, compare, roll_out
+from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
+from worldsim.recall import MEMORY_MODES, MemoryMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevisitEvaluation:
+    """Roll out held-out revisits after true history with each memory mode and compare with what was recorded."""
+
+    checkpoint: Path
+    """Checkpoint folder."""
+    data: Path
+    """Folder of held-out episodes."""
+    out: Path
+    """Folder for revisits.json, revisits.md, film strips and partial results; a second run goes on from those."""
+    starts: int = 256
+    """Most revisits to roll out."""
+    controls: int = 64
+    """Most views never seen before to roll out as well: there memory must do no harm. 0 for none."""
+    horizon: int = 16
+    """Frames to make from each start."""
+    modes: tuple[MemoryMode, ...] = MEMORY_MODES
+    """Memory modes to compare; off is always among them."""
+    denoising_steps: int | None = None
+    """Denoising steps a section; None takes what the checkpoint says."""
+    batch: int = 64
+    """Starts rolled out at once."""
+    strips: int = 3
+    """Film strips: the best, the median and the worst start by gain over no memory, and so on evenly between."""
+    thresholds: StartSettings = field(default_factory=StartSettings)
+    """What counts as a revisit."""
+    seed: int = 0
+    """Chooses starts, noise and bootstrap samples."""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        if "off" not in self.modes:
+            raise ValueError(
+                f"modes {' '.join(self.modes)} lack off, which the others are compared with; add it"
+            )
+        for name in ("starts", "horizon", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; use 1 or more")
+
+    @property
+    def identity(self) -> str:
+        """Every setting that changes a figure."""
+        names = ("starts", "controls", "horizon", "modes", "denoising_steps", "batch", "thresholds", "seed")
+        return json.dumps({name: str(getattr(self, name)) for name in names})
+
+
+def run_revisits(settings: RevisitEvaluation) -> dict:
+    """Measure how well visited places are rebuilt; writes revisits.json, revisits.md and film strips, returns the JSON.
+
+    Raises:
+        ValueError: no start found, or the model makes values that are not numbers.
+        OSError: checkpoint or data missing.
+    """
+    held_out = HeldOut(settings.data)
+    models = held_out.load_models(settings.checkpoint, settings.device)
+    check_horizon(settings.horizon, models.schedule.section)
+    starts = choose_starts(settings, held_out, models.schedule.recent_frames)
+    run = fingerprint(settings.checkpoint, settings.data, settings.identity)
+    rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{run}")
+    summary = {
+        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "run": run,
+        "recent_frames": models.schedule.recent_frames,
+        **summarise(rows, models.schedule.recent_frames, settings.seed),
+    }
+    write_json(settings.out / "revisits.json", summary)
+    strips = write_strips(models, held_out, rows, settings)
+    write_text(settings.out / "revisits.md", revisit_page(summary, strips))
+    return summary
+
+
+def choose_starts(settings: RevisitEvaluation, held_out: HeldOut, recent: int) -> list[Start]:
+    """Revisits and never-seen controls by episode and step; without controls where the episodes have none."""
+
+    def find(count: int, unseen: bool) -> list[Start]:
+        return find_starts(
+            held_out.poses,
+            held_out.rooms,
+            held_out.map_seeds,
+            count=count,
+            horizon=settings.horizon,
+            recent=recent,
+            seed=settings.seed,
+            settings=settings.thresholds,
+            unseen=unseen,
+        )
+
+    starts = find(settings.starts, unseen=False)
+    if settings.controls:
+        try:
+            starts += find(settings.controls, unseen=True)
+        except ValueError as error:
+            print(f"note: without controls: {error}")
+    return sorted(starts, key=lambda start: (start.episode, start.step))
+
+
+def score_all(
+    models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: RevisitEvaluation, folder: Path
+) -> list[dict]:
+    """One row for every start and mode. Batches already in `folder` are read, not made again."""
+    batches = [starts[first : first + settings.batch] for first in range(0, len(starts), settings.batch)]
+    rows: list[dict] = []
+    total = len(starts) * settings.horizon * len(settings.modes)
+    with tqdm(total=total, desc="revisits", unit="frame", smoothing=0.1) as progress:
+        for index, batch in enumerate(batches):
+            path = folder / f"batch-{index:04d}.jsonl"
+            if path.exists():
+                made = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                progress.update(len(batch) * settings.horizon * len(settings.modes))
+            else:
+                # Starts are in order of steps, so the last one of an episode has the last stop.
+                episodes = held_out.encode(
+                    models, {start.episode: span(start, settings).stop for start in batch}
+                )
+                made = score_batch(models, held_out, episodes, batch, settings, progress)
+                write_text(path, "".join(json.dumps(row) + "\n" for row in made))
+            rows += made
+    return rows
+
+
+def score_batch(
+    models: WorldModels,
+    held_out: HeldOut,
+    episodes: dict[int, EncodedEpisode],
+    starts: Sequence[Start],
+    settings: RevisitEvaluation,
+    progress: tqdm,
+) -> list[dict]:
+    """Rows of one batch: every memory mode, then the baselines that need no rollout."""
+    beginnings = [
+        Beginning.of(
+            held_out, episodes[start.episode], start.episode, start.step, settings.horizon, settings.seed
+        )
+        for start in starts
+    ]
+    truth = torch.stack([episodes[start.episode].frames_u8[span(start, settings)] for start in starts])
+    made: dict[str, torch.Tensor] = {}
+    recalled: dict[str, list[Rollout]] = {}
+    for mode in settings.modes:
+        recalled[mode] = roll_out(models, beginnings, mode, settings.denoising_steps, progress)
+        made[mode] = torch.stack([rollout.frames_u8 for rollout in recalled[mode]])
+    last = [episodes[start.episode].frames_u8[start.step - 1].expand_as(truth[0]) for start in starts]
+    made["copy last frame"] = torch.stack(last)
+    if "oracle" in recalled:
+        copies = [
+            copy_recalled(episodes[start.episode], start, rollout)
+            for start, rollout in zip(starts, recalled["oracle"], strict=True)
+        ]
+        made["copy best recalled"] = torch.stack(copies)
+    latents = torch.cat([episodes[start.episode].latents[span(start, settings)] for start in starts])
+    made["autoencoder"] = decode(models.autoencoder, latents).unflatten(0, truth.shape[:2])
+    rows = []
+    for name, frames in made.items():
+        figures = compare(frames.flatten(0, 1), truth.flatten(0, 1), models.device)
+        for index, start in enumerate(starts):
+            row: dict = {**dataclasses.asdict(start), "mode": name}
+            for figure, values in figures.items():
+                row[figure] = values.reshape(len(starts), -1)[index].round(7).tolist()
+            if name in recalled:
+                row["hits"] = recall_hits(held_out, start, recalled[name][index], settings.thresholds)
+            rows.append(row)
+    return rows
+
+
+def span(start: Start, settings: RevisitEvaluation) -> slice:
+    """The frames a rollout from `start` makes."""
+    return slice(start.step, start.step + settings.horizon)
+
+
+def copy_recalled(episode: EncodedEpisode, start: Start, rollout: Rollout) -> torch.Tensor:
+    """For each step the best recalled frame itself; the last true frame where nothing was recalled."""
+    copies = []
+    for recalled in rollout.recalled:
+        best = recalled[0] if recalled else start.step - 1
+        copies.append(rollout.frame(episode.frames_u8, best, start.step))
+    return torch.stack(copies)
+
+
+def recall_hits(
+    held_out: HeldOut, start: Start, rollout: Rollout, thresholds: StartSettings
+) -> list[bool | None]:
+    """For each step whether a recalled frame sees the same view by true pose; None where no true frame does."""
+    poses, rooms = held_out.poses[start.episode], held_out.rooms[start.episode]
+    hits: list[bool | None] = []
+    for ahead, recalled in enumerate(rollout.recalled):
+        seen = same_view(poses, rooms, start.step + ahead, thresholds)
+        hits.append(bool(seen[list(recalled)].any()) if seen[: start.step].any() else None)
+    return hits

@@ -1,0 +1,154 @@
+"""Rolling a world model out over recorded actions, many starts at once, and scoring the frames it makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim.checkpoint import WorldModels
+from worldsim.evaluation import metrics
+from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.recall import MemoryMode
+from worldsim.world import Section, World, WorldSettings, step_worlds
+
+SCORE_BATCH = 128
+"""Frames scored at once: SSIM in double precision takes about 10 MB a frame of 128x96."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What one rollout begins from: true history, the actions to follow and a noise seed."""
+
+    history: Float[Tensor, "past channel h w"]
+    """Latents of frames 0 .. past-1: the world's memory."""
+    history_actions: Int64[np.ndarray, "past factors"]
+    """actions[t] led to frame t."""
+    actions: Int64[np.ndarray, "time factors"]
+    """The actions to roll out."""
+    coming: Float[Tensor, "time channel h w"]
+    """True latents of the frames to be made: the oracle's query."""
+    seed: int
+    """Seed of the world's noise; equal over memory modes."""
+
+    @classmethod
+    def of(
+        cls, held_out: HeldOut, encoded: EncodedEpisode, episode: int, step: int, horizon: int, seed: int
+    ) -> "Beginning":
+        """All true frames before `step` as history, the recorded actions from there, a noise seed of its own."""
+        actions = held_out.actions[episode]
+        coming = slice(step, step + horizon)
+        return cls(
+            history=encoded.latents[:step],
+            history_actions=actions[:step],
+            actions=actions[coming],
+            coming=encoded.latents[coming],
+            seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Frames made, on the CPU, and for each step what memory recalled, best score first."""
+
+    frames_u8: UInt8[Tensor, "time height width 3"]
+    recalled: tuple[tuple[int, ...], ...]
+    """For each frame made the numbers of the frames recalled for it (frame 0 is the first of history)."""
+
+    def frame(
+        self, truth_u8: UInt8[Tensor, "past height width 3"], number: int, step: int
+    ) -> UInt8[Tensor, "height width 3"]:
+        """Frame `number` of the world: a true one before `step`, where the rollout began, else one it made."""
+        return truth_u8[number] if number < step else self.frames_u8[number - step]
+
+
+def check_horizon(horizon: int, section: int) -> None:
+    """ValueError unless `horizon` frames are a whole number of sections."""
+    if horizon < 1 or horizon % section:
+        near = max(section, horizon // section * section)
+        raise ValueError(f"{horizon} frames are no multiple of the model's section of {section}; use {near}")
+
+
+def roll_out(
+    models: WorldModels,
+    beginnings: Sequence[Beginning],
+    mode: MemoryMode,
+    denoising_steps: int | None,
+    progress: tqdm | None = None,
+) -> list[Rollout]:
+    """Make the frames of every beginning with one batched section after another; the progress counts frames made.
+
+    Raises:
+        ValueError: the model made values that are not numbers.
+    """
+    worlds = []
+    settings = WorldSettings(memory_mode=mode, denoising_steps=denoising_steps)
+    for beginning in beginnings:
+        world = World(models, settings, seed=beginning.seed)
+        world.observe(beginning.history, torch.from_numpy(beginning.history_actions))
+        worlds.append(world)
+    actions = torch.from_numpy(np.stack([each.actions for each in beginnings]))
+    coming = torch.stack([each.coming for each in beginnings]) if mode == "oracle" else None
+    frames: list[list[np.ndarray]] = [[] for _ in worlds]
+    recalled: list[list[tuple[int, ...]]] = [[] for _ in worlds]
+    size = models.schedule.section
+    for first in range(0, actions.shape[1], size):
+        part = slice(first, first + size)
+        sections = step_worlds(worlds, actions[:, part], coming=None if coming is None else coming[:, part])
+        for index, section in enumerate(sections):
+            frames[index].append(section.frames_u8)
+            recalled[index] += [_best_first(section)] * size
+        if progress is not None:
+            progress.update(len(worlds) * size)
+    if not all(bool(section.latents.isfinite().all()) for section in sections):
+        raise ValueError(
+            f"the model made values that are not numbers within {actions.shape[1]} frames (memory {mode!r}); "
+            "the checkpoint is damaged or its training diverged: take an earlier one"
+        )
+    return [
+        Rollout(frames_u8=torch.from_numpy(np.concatenate(made)), recalled=tuple(chosen))
+        for made, chosen in zip(frames, recalled, strict=True)
+    ]
+
+
+def _best_first(section: Section) -> tuple[int, ...]:
+    return tuple(int(each.frame) for each in sorted(section.recalled, key=lambda each: -each.score))
+
+
+def compare(
+    made_u8: UInt8[Tensor, "batch height width 3"],
+    truth_u8: UInt8[Tensor, "batch height width 3"],
+    device: torch.device,
+) -> dict[str, Float[np.ndarray, " batch"]]:
+    """PSNR in dB, SSIM, squared error, sharpness of both: one figure a frame under each name."""
+    parts: dict[str, list[Tensor]] = {}
+    for made, truth in zip(made_u8.split(SCORE_BATCH), truth_u8.split(SCORE_BATCH), strict=True):
+        made, truth = made.to(device), truth.to(device)
+        figures = {
+            "psnr": metrics.psnr(made, truth),
+            "ssim": metrics.ssim(made, truth),
+            "mse": metrics.mean_squared_error(made, truth),
+            "sharpness": metrics.sharpness(made),
+            "truth_sharpness": metrics.sharpness(truth),
+        }
+        for name, values in figures.items():
+            parts.setdefault(name, []).append(values)
+    return {name: torch.cat(values).double().cpu().numpy() for name, values in parts.items()}
+
+
+def describe(
+    frames_u8: UInt8[Tensor, "time height width 3"], device: torch.device
+) -> dict[str, Float[np.ndarray, " _"]]:
+    """Sharpness, brightness, contrast, colourfulness of each frame and motion between neighbours (one fewer)."""
+    frames = frames_u8.to(device)
+    figures = {
+        "sharpness": metrics.sharpness(frames),
+        "brightness": metrics.brightness(frames),
+        "contrast": metrics.contrast(frames),
+        "colourfulness": metrics.colourfulness(frames),
+        "motion": metrics.motion(frames[1:], frames[:-1]),
+    }
+    return {name: values.double().cpu().numpy() for name, values in figures.items()}
