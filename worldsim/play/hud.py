@@ -7,13 +7,13 @@ import numpy as np
 import pygame
 from jaxtyping import UInt8
 
-from worldsim.action_space import ActionSpace
 from worldsim.play.screen import Snapshot
 
 PANEL = (18, 19, 24)
 BRIGHT = (236, 236, 240)
 DIM = (150, 153, 165)
 ACCENT = (255, 196, 92)
+TEXT_LINES = 4
 PHASES = {
     "loading": "loading…",
     "playing": "playing",
@@ -49,7 +49,7 @@ class Hud:
 
     def height_px(self, snapshot: Snapshot) -> int:
         """Height of the panel: it depends on whether the world remembers, not on what it just recalled."""
-        text_px = 3 * self._line_px + 2 * self.settings.margin_px
+        text_px = TEXT_LINES * self._line_px + 2 * self.settings.margin_px
         if snapshot.memory_mode in (None, "off"):
             return text_px
         return text_px + self.settings.thumbnail_px + self._line_px + self.settings.margin_px
@@ -63,10 +63,11 @@ class Hud:
         right = self._write(target, state, (left, top), ACCENT if snapshot.phase != "playing" else BRIGHT)
         self._write(target, speed_line(snapshot), (max(right + 18, left + 150), top), BRIGHT)
         self._write(target, world_line(snapshot), (left, top + self._line_px), BRIGHT)
-        keys = "" if snapshot.action_space is None else keys_line(snapshot.action_space) + "   "
-        self._write(target, keys + self._commands_line, (left, top + 2 * self._line_px), DIM)
+        self._write(target, self.keys_line(snapshot), (left, top + 2 * self._line_px), DIM)
         if snapshot.memory_mode not in (None, "off"):
-            self._paint_recalled(target, (left, top + 3 * self._line_px + self.settings.margin_px), panel, snapshot)
+            self._paint_recalled(
+                target, (left, top + 3 * self._line_px + self.settings.margin_px), panel, snapshot
+            )
         target.set_clip(None)
 
     def write_centred(self, target: pygame.Surface, text: str, area: pygame.Rect) -> None:
@@ -115,19 +116,21 @@ class Hud:
             left += max(width, label.get_width()) + self.settings.margin_px
 
 
-def keys_line(action_space: ActionSpace) -> str:
-    """The keys of the world's actions, such as "move W/Up S/Down   turn Left Right"."""
-    return "   ".join(
-        " ".join((factor.name, *("/".join(key.title() for key in group) for group in factor.keys)))
-        for factor in action_space.factors
-    )
-
-
 def speed_line(snapshot: Snapshot) -> str:
-    """Frames a second and latency."""
-    if snapshot.latency_p50_s is None:
-        return "- fps   latency p50 - ms"
-    return f"{snapshot.frames_per_s:.1f} fps   latency p50 {1000 * snapshot.latency_p50_s:.0f} ms"
+    """Frames a second, latency, and where it goes."""
+    rate = "-" if snapshot.frames_per_s is None else f"{snapshot.frames_per_s:.1f}"
+    latency = "-" if snapshot.latency_p50_s is None else f"{1000 * snapshot.latency_p50_s:.0f} ms"
+    stages = "   ".join(f"{name} {1000 * part_s:.0f}" for name, part_s in snapshot.timings_s.items())
+    return f"{rate} fps    latency p50: {latency}" + (f"    {stages}" if stages else "")
+
+
+def keys_line(snapshot: Snapshot) -> str:
+    """The keys of the world's actions: "move: W/Up, S/Down   turn: Left, Right"."""
+    factors = () if snapshot.action_space is None else snapshot.action_space.factors
+    return "   ".join(
+        f"{factor.name}: " + ", ".join("/".join(key.title() for key in group) for group in factor.keys)
+        for factor in factors
+    )
 
 
 def world_line(snapshot: Snapshot) -> str:

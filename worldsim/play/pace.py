@@ -19,15 +19,19 @@ class Pace:
         self._sections.append((end_s, frames))
         self._latencies_s.append(end_s - start_s)
 
-    def frames_per_s(self, now_s: float) -> float:
-        """Frames made in the last two seconds, a second; 0 when fewer than two sections were."""
+    def rest(self) -> None:
+        """The player stood still: the time until the next section says nothing about speed."""
+        self._sections.clear()
+
+    def frames_per_s(self, now_s: float) -> float | None:
+        """Frames made in the last two seconds, a second; None until two sections follow one another."""
         while self._sections and now_s - self._sections[0][0] > RATE_WINDOW_S:
             self._sections.popleft()
         if len(self._sections) < 2:
-            return 0.0
+            return None
         span_s = self._sections[-1][0] - self._sections[0][0]
         frames = sum(count for _, count in self._sections) - self._sections[0][1]
-        return frames / span_s if span_s > 0 else 0.0
+        return frames / span_s if span_s > 0 else None
 
     def latency_p50_s(self) -> float | None:
         """Median latency of the last 64 sections in seconds; None before the first."""

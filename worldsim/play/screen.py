@@ -27,10 +27,11 @@ class Snapshot:
     frame_u8: UInt8[np.ndarray, "height width 3"] | None = None
     frame: int = 0
     seed: int = 0
-    frames_per_s: float = 0.0
+    frames_per_s: float | None = None
     latency_p50_s: float | None = None
     memory_mode: str | None = None
     memory_frames: int | None = None
+    timings_s: dict[str, float] = field(default_factory=dict)
     recalled: tuple[RecalledFrame, ...] = ()
     thumbnails: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -63,6 +64,8 @@ class Screen:
     def set_phase(self, phase: Phase) -> None:
         """What the worker is doing."""
         with self._lock:
+            if phase in ("waiting", "paused"):
+                self._pace.rest()
             if phase != self._snapshot.phase:
                 self._change(phase=phase)
 
@@ -89,7 +92,9 @@ class Screen:
                 thumbnails={},
             )
 
-    def show_section(self, first_frame: int, moment: Moment, start_s: float, end_s: float, period_s: float) -> None:
+    def show_section(
+        self, first_frame: int, moment: Moment, start_s: float, end_s: float, period_s: float
+    ) -> None:
         """Shows a section asked for at start_s and ready at end_s, its frames at least period_s apart."""
         frames = len(moment.frames_u8)
         period_s = max(period_s, (end_s - start_s) / frames)
@@ -97,7 +102,9 @@ class Screen:
             self._pace.add(start_s, end_s, frames)
             for position, frame_u8 in enumerate(moment.frames_u8):
                 self._due.append((end_s + position * period_s, first_frame + position, frame_u8))
-            self._change(memory_frames=moment.memory_frames, recalled=moment.recalled)
+            self._change(
+                memory_frames=moment.memory_frames, recalled=moment.recalled, timings_s=moment.timings_s
+            )
 
     def show_thumbnails(self, thumbnails: dict[int, np.ndarray]) -> None:
         """Pictures of the recalled frames, by frame number."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from worldsim.action_space import ActionSpace
+from worldsim.episode_format import EpisodeHeader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +21,24 @@ class RecalledFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a frame was seen: pose = x, y, z in map units and yaw in degrees [0, 360), room number, engine tic."""
+
+    pose: Float32[np.ndarray, "4"]
+    room: int
+    tic: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Moment:
     """What a reset or a step shows: its frames, oldest first, the last being "now".
 
-    poses are x, y, z in map units and yaw in degrees [0, 360), zeros where nobody knows them; timings_s are
-    seconds a stage. memory_frames is None for a world that keeps no memory.
+    places has one entry a frame, or none where nobody knows; timings_s are seconds a stage. memory_frames is None
+    for a world that keeps no memory.
     """
 
     frames_u8: UInt8[np.ndarray, "time height width 3"]
-    poses: Float32[np.ndarray, "time 4"]
+    places: tuple[Place, ...] = ()
     recalled: tuple[RecalledFrame, ...] = ()
     memory_frames: int | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -53,6 +63,10 @@ class Simulation(Protocol):
 
     def frame_u8(self, frame: int) -> UInt8[np.ndarray, "height width 3"]:
         """The frame of that number, counted from the first frame after reset; asked for recalled frames only."""
+        ...
+
+    def episode_header(self, seed: int) -> EpisodeHeader:
+        """What a recording of the world of that seed, just reset, must know."""
         ...
 
     def close(self) -> None:

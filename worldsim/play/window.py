@@ -4,7 +4,7 @@ import os
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal
 
 import pygame
 
-from worldsim.play.hud import Hud, surface_of
+from worldsim.play.hud import Hud, keys_line, surface_of
 from worldsim.play.screen import Snapshot
 from worldsim.play.session import PlaySession
 
@@ -32,8 +32,9 @@ class WindowSettings:
 
     width_px: int = 768
     scaling: Literal["integer", "smooth"] = "integer"
+    hud: bool = True
     repaints_per_s: int = 60
-    screenshots: Path = Path("screenshots")
+    screenshots: Path = field(default_factory=lambda: Path("screenshots").resolve())
 
 
 def open_display() -> None:
@@ -53,16 +54,16 @@ def open_display() -> None:
 
 
 class PlayWindow:
-    """Shows a session and sends it the player's keys. Call `open_display` first, then `run`."""
+    """Shows a session and sends it the player's keys. Call `open_display` first, then `run`, once."""
 
     def __init__(self, session: PlaySession, settings: WindowSettings | None = None) -> None:
         self.session = session
         self.settings = settings or WindowSettings()
-        self.hud_shown = True
+        self.hud_shown = self.settings.hud
         self.open = True
         self.frames_painted = 0
         self._hud = Hud(COMMANDS_LINE)
-        self._fitted = False
+        self._welcomed = False
         self._note = ""
         self._note_until_s = 0.0
         self._painted: tuple[object, ...] = ()
@@ -70,14 +71,26 @@ class PlayWindow:
         pygame.display.set_mode(size, pygame.RESIZABLE)
         pygame.display.set_caption("WorldSim")
         pygame.key.stop_text_input()
+        session.want_thumbnails(self.hud_shown)
 
-    def run(self) -> None:
-        """Until the player closes the window or the worker ends; then raises what the worker raised, if anything."""
+    def run(self) -> bool:
+        """Plays until the window is closed or the worker ends.
+
+        Raises what the worker raised. False when the worker had to be left behind in a section that takes too
+        long; the recording is complete even then.
+        """
         clock = pygame.time.Clock()
         self.session.start()
-        while self.open and self.session.running:
-            self.tick()
-            clock.tick(self.settings.repaints_per_s)
+        try:
+            while self.open and self.session.running:
+                self.tick()
+                clock.tick(self.settings.repaints_per_s)
+        finally:
+            pygame.display.quit()
+            ended = self.session.close()
+        if self.session.error is not None:
+            raise self.session.error
+        return ended
 
     def tick(self) -> None:
         """One pass: all waiting events, then a repaint if something changed."""
@@ -86,10 +99,16 @@ class PlayWindow:
         snapshot = self.session.screen.snapshot()
         if time.monotonic() > self._note_until_s:
             self._note = ""
-        if not self._fitted and snapshot.frame_u8 is not None:
-            self._fit(snapshot)
+        if not self._welcomed and snapshot.frame_u8 is not None:
+            self._welcome(snapshot)
         surface = pygame.display.get_surface()
-        state = (snapshot.version, round(snapshot.frames_per_s, 1), self._note, self.hud_shown, surface.get_size())
+        state = (
+            snapshot.version,
+            snapshot.frames_per_s and round(snapshot.frames_per_s, 1),
+            self._note,
+            self.hud_shown,
+            surface.get_size(),
+        )
         if state != self._painted:
             self._painted = state
             self.paint(surface, snapshot)
@@ -121,8 +140,7 @@ class PlayWindow:
         elif event.key in (pygame.K_p, pygame.K_SPACE):
             self.session.toggle_pause()
         elif event.key == pygame.K_h:
-            self.hud_shown = not self.hud_shown
-            self.session.want_thumbnails(self.hud_shown)
+            self._toggle_hud(snapshot)
         elif event.key == pygame.K_r:
             another = bool(event.mod & pygame.KMOD_SHIFT)
             self.session.reset(random.SystemRandom().randrange(SEEDS) if another else snapshot.seed)
@@ -147,7 +165,9 @@ class PlayWindow:
         if snapshot.frame_u8 is not None and area.height > 0:
             picture = surface_of(snapshot.frame_u8)
             view = self._view_box(picture, area)
-            scale = pygame.transform.smoothscale if self.settings.scaling == "smooth" else pygame.transform.scale
+            scale = (
+                pygame.transform.smoothscale if self.settings.scaling == "smooth" else pygame.transform.scale
+            )
             target.blit(scale(picture, view.size), view)
         if snapshot.phase in ("loading", "paused"):
             self._hud.write_centred(target, {"loading": "loading…", "paused": "paused"}[snapshot.phase], view)
@@ -163,14 +183,27 @@ class PlayWindow:
         box.center = area.center
         return box
 
-    def _fit(self, snapshot: Snapshot) -> None:
-        """Sizes the window for whole multiples of the first frame, and names it."""
+    def _welcome(self, snapshot: Snapshot) -> None:
+        """Sizes the window for whole multiples of the first frame; names the world and its keys."""
+        self._welcomed = True
+        pygame.display.set_mode(self._fitting_size(snapshot), pygame.RESIZABLE)
+        pygame.display.set_caption(f"WorldSim: {snapshot.title}")
+        print(f"{snapshot.title}, seed {snapshot.seed}: {keys_line(snapshot)}   {COMMANDS_LINE}", flush=True)
+
+    def _fitting_size(self, snapshot: Snapshot) -> tuple[int, int]:
+        """Width and height of a window that shows each pixel of the frame as a whole square."""
         assert snapshot.frame_u8 is not None
-        self._fitted = True
         height, width = snapshot.frame_u8.shape[:2]
         scale = max(1, self.settings.width_px // width)
-        pygame.display.set_mode((width * scale, height * scale + self._hud.height_px(snapshot)), pygame.RESIZABLE)
-        pygame.display.set_caption(f"WorldSim: {snapshot.title}")
+        return width * scale, height * scale + (self._hud.height_px(snapshot) if self.hud_shown else 0)
+
+    def _toggle_hud(self, snapshot: Snapshot) -> None:
+        """Shows or hides the panel; a window that the player has not resized keeps its view and changes its height."""
+        fitting = self._welcomed and pygame.display.get_surface().get_size() == self._fitting_size(snapshot)
+        self.hud_shown = not self.hud_shown
+        self.session.want_thumbnails(self.hud_shown)
+        if fitting:
+            pygame.display.set_mode(self._fitting_size(snapshot), pygame.RESIZABLE)
 
     def _save_screenshot(self) -> str:
         """Saves the window as it looks, and says where; a full disk is told and does not end the game."""
@@ -189,4 +222,4 @@ class PlayWindow:
             os.replace(part, path)
         except OSError as error:
             return f"no screenshot: {error.strerror}: {path}"
-        return f"saved {path}"
+        return f"saved {path.parent.name}/{path.name}"
