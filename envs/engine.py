@@ -13,6 +13,7 @@ import vizdoom
 from jaxtyping import Float32, UInt8
 from vizdoom import Button, GameVariable
 
+from envs.colours import GAME_WAD
 from envs.wad import MapSlots
 
 BUTTONS = (
@@ -101,8 +102,8 @@ class Engine:
 
     def look(
         self,
-    ) -> tuple[UInt8[np.ndarray, "screen_height screen_width 3"], Float32[np.ndarray, "4"], int]:
-        """Return the screen, the pose (x, y, z in map units, yaw in degrees) and the tic of the episode."""
+    ) -> tuple[UInt8[np.ndarray, "screen_height screen_width"], Float32[np.ndarray, "4"], int]:
+        """Return the screen in palette numbers, the pose (x, y, z, yaw in degrees) and the episode's tic."""
         state = self._state()
         pose = np.asarray(state.game_variables, dtype=np.float32)
         pose[3] %= np.float32(360.0)
@@ -140,11 +141,11 @@ class Engine:
 
 def _new_game(resolution: vizdoom.ScreenResolution, depth: bool, wad: str) -> vizdoom.DoomGame:
     game = vizdoom.DoomGame()
-    game.set_doom_game_path(str(Path(vizdoom.__file__).with_name("freedoom2.wad")))
+    game.set_doom_game_path(str(GAME_WAD))
     game.set_doom_scenario_path(wad)
     game.set_doom_map("map01")
     game.set_screen_resolution(resolution)
-    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_screen_format(vizdoom.ScreenFormat.DOOM_256_COLORS8)
     game.set_depth_buffer_enabled(depth)
     for name in _HIDDEN:
         getattr(game, f"set_render_{name}")(False)

@@ -8,6 +8,7 @@ import numpy as np
 import vizdoom
 from jaxtyping import Float32, Int, UInt8
 
+from envs.colours import average_frame
 from envs.engine import BUTTONS, Engine
 from envs.maze_map import MazeMap, MazeMapSettings
 from envs.room import Spawn
@@ -88,7 +89,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Start an episode (about 8 ms).
 
         Options: `map_seed` (integer >= 0) and `spawn` (x, y in map units, yaw in degrees, all integers); what is
-        not given is drawn from the seed. `info["seed"]` is the seed that gives this episode again, also where none was given.
+        not given is drawn from the seed. `info["seed"]` gives this episode again, also where no seed was given.
         """
         options = dict(options or {})
         unknown = sorted(set(options) - {"map_seed", "spawn"})
@@ -127,7 +128,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _observe(self, maze_map: MazeMap) -> tuple[UInt8[np.ndarray, "height width 3"], dict[str, Any]]:
         screen, pose, tic = self._engine.look()
-        self._frame = average_pixels(screen, self.settings.supersample)
+        self._frame = average_frame(screen, self.settings.supersample)
         info = {
             "pose": pose,
             "room": maze_map.room_at(float(pose[0]), float(pose[1])),
@@ -149,24 +150,6 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def close(self) -> None:
         """End the engine and delete its folder."""
         self._engine.close()
-
-
-def average_pixels(
-    screen: UInt8[np.ndarray, "screen_height screen_width 3"], scale: int
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Average scale × scale pixels into one, rounding to nearest."""
-    if scale == 1:
-        return screen.copy()
-    rows = screen[::scale].astype(np.uint16)
-    for shift in range(1, scale):
-        rows += screen[shift::scale]
-    total = rows[:, ::scale].copy()
-    for shift in range(1, scale):
-        total += rows[:, shift::scale]
-    total += scale * scale // 2
-    if scale == 2:
-        return (total >> 2).astype(np.uint8)
-    return (total // (scale * scale)).astype(np.uint8)
 
 
 def nearest_depth(

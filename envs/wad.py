@@ -37,6 +37,14 @@ def unpack_wad(content: bytes) -> list[tuple[str, bytes]]:
     return lumps
 
 
+def read_lump(content: bytes, name: str) -> bytes:
+    """Return the last lump of this name, the one that counts; ValueError if there is none."""
+    found = [lump for lump in unpack_wad(content) if lump[0] == name]
+    if not found:
+        raise ValueError(f"the WAD has no lump {name!r}; install the vizdoom package again")
+    return found[-1][1]
+
+
 def map_lumps(number: int, textmap: bytes) -> list[tuple[str, bytes]]:
     """Return the lumps of map `number` (1 to 99) in UDMF: marker, text map, end marker."""
     if not 1 <= number <= 99:
