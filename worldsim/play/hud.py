@@ -63,10 +63,11 @@ class Hud:
         right = self._write(target, state, (left, top), ACCENT if snapshot.phase != "playing" else BRIGHT)
         self._write(target, speed_line(snapshot), (max(right + 18, left + 150), top), BRIGHT)
         self._write(target, world_line(snapshot), (left, top + self._line_px), BRIGHT)
-        self._write(target, self.keys_line(snapshot), (left, top + 2 * self._line_px), DIM)
+        self._write(target, keys_line(snapshot), (left, top + 2 * self._line_px), DIM)
+        self._write(target, self._commands_line, (left, top + 3 * self._line_px), DIM)
         if snapshot.memory_mode not in (None, "off"):
             self._paint_recalled(
-                target, (left, top + 3 * self._line_px + self.settings.margin_px), panel, snapshot
+                target, (left, top + TEXT_LINES * self._line_px + self.settings.margin_px), panel, snapshot
             )
         target.set_clip(None)
 

@@ -68,8 +68,7 @@ class PlayWindow:
         self._note_until_s = 0.0
         self._painted: tuple[object, ...] = ()
         size = (self.settings.width_px, self.settings.width_px * 3 // 4 + self._hud.height_px(Snapshot()))
-        pygame.display.set_mode(size, pygame.RESIZABLE)
-        pygame.display.set_caption("WorldSim")
+        self._window = pygame.Window("WorldSim", size, resizable=True)
         pygame.key.stop_text_input()
         session.want_thumbnails(self.hud_shown)
 
@@ -86,7 +85,7 @@ class PlayWindow:
                 self.tick()
                 clock.tick(self.settings.repaints_per_s)
         finally:
-            pygame.display.quit()
+            self.destroy()
             ended = self.session.close()
         if self.session.error is not None:
             raise self.session.error
@@ -101,7 +100,7 @@ class PlayWindow:
             self._note = ""
         if not self._welcomed and snapshot.frame_u8 is not None:
             self._welcome(snapshot)
-        surface = pygame.display.get_surface()
+        surface = self._window.get_surface()
         state = (
             snapshot.version,
             snapshot.frames_per_s and round(snapshot.frames_per_s, 1),
@@ -112,7 +111,7 @@ class PlayWindow:
         if state != self._painted:
             self._painted = state
             self.paint(surface, snapshot)
-            pygame.display.flip()
+            self._window.flip()
             self.frames_painted += 1
 
     def handle(self, event: pygame.event.Event) -> None:
@@ -146,6 +145,10 @@ class PlayWindow:
             self.session.reset(random.SystemRandom().randrange(SEEDS) if another else snapshot.seed)
         elif event.key in (pygame.K_c, pygame.K_F12):
             self.note(self._save_screenshot())
+
+    def destroy(self) -> None:
+        """Takes the window off the screen."""
+        self._window.destroy()
 
     def note(self, text: str) -> None:
         """Shows a line over the view for three seconds."""
@@ -186,8 +189,8 @@ class PlayWindow:
     def _welcome(self, snapshot: Snapshot) -> None:
         """Sizes the window for whole multiples of the first frame; names the world and its keys."""
         self._welcomed = True
-        pygame.display.set_mode(self._fitting_size(snapshot), pygame.RESIZABLE)
-        pygame.display.set_caption(f"WorldSim: {snapshot.title}")
+        self._window.size = self._fitting_size(snapshot)
+        self._window.title = f"WorldSim: {snapshot.title}"
         print(f"{snapshot.title}, seed {snapshot.seed}: {keys_line(snapshot)}   {COMMANDS_LINE}", flush=True)
 
     def _fitting_size(self, snapshot: Snapshot) -> tuple[int, int]:
@@ -199,18 +202,18 @@ class PlayWindow:
 
     def _toggle_hud(self, snapshot: Snapshot) -> None:
         """Shows or hides the panel; a window that the player has not resized keeps its view and changes its height."""
-        fitting = self._welcomed and pygame.display.get_surface().get_size() == self._fitting_size(snapshot)
+        fitting = self._welcomed and self._window.size == self._fitting_size(snapshot)
         self.hud_shown = not self.hud_shown
         self.session.want_thumbnails(self.hud_shown)
         if fitting:
-            pygame.display.set_mode(self._fitting_size(snapshot), pygame.RESIZABLE)
+            self._window.size = self._fitting_size(snapshot)
 
     def _save_screenshot(self) -> str:
         """Saves the window as it looks, and says where; a full disk is told and does not end the game."""
         snapshot = self.session.screen.snapshot()
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
         path = self.settings.screenshots / f"worldsim-{stamp}-seed{snapshot.seed}-frame{snapshot.frame}.png"
-        surface = pygame.display.get_surface().copy()
+        surface = self._window.get_surface().copy()
         self._note = ""
         self.paint(surface, snapshot)
         data = BytesIO()
