@@ -41,6 +41,16 @@ class Command:
 
 COMMANDS = (
     Command(
+        ("train", "autoencoder"),
+        "worldsim.training.autoencoder:train_autoencoder",
+        "first: frames to latents and back",
+    ),
+    Command(
+        ("train", "descriptor"),
+        "worldsim.training.descriptor:train_descriptor",
+        "second: what the memory recognises places by",
+    ),
+    Command(
         ("evaluate", "autoencoder"),
         "worldsim.evaluation.autoencoder:run_autoencoder",
         "what encoding and decoding loses: the ceiling of every other figure",
