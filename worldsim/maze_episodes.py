@@ -1,0 +1,57 @@
+"""The maze environment and the headers of its episodes: how each is made from the other."""
+
+import dataclasses
+import json
+from typing import Any, Final
+
+import gymnasium
+
+import envs  # noqa: F401 - registers the maze
+from envs.maze import MazeEnv, MazeEnvSettings
+from worldsim.action_space import ActionSpace
+from worldsim.episode_format import EpisodeHeader
+
+ENVIRONMENT: Final = "WorldSim/Maze-v0"
+
+
+def make_maze(settings: MazeEnvSettings) -> gymnasium.Env:
+    """Start a maze environment; close it after use."""
+    return gymnasium.make(ENVIRONMENT, settings=settings, disable_env_checker=True)
+
+
+def maze_header(env: gymnasium.Env, info: dict[str, Any]) -> EpisodeHeader:
+    """The header of the episode that the maze `env` has just begun; `info` is what its reset told."""
+    maze = env.unwrapped
+    assert isinstance(maze, MazeEnv)
+    return EpisodeHeader(
+        environment=ENVIRONMENT,
+        engine=maze.engine,
+        seed=info["seed"],
+        map_seed=info["map_seed"],
+        map_hash=info["map_hash"],
+        action_space=ActionSpace.from_env(env),
+        settings=dataclasses.asdict(maze.settings),
+    )
+
+
+def maze_settings(header: EpisodeHeader) -> MazeEnvSettings:
+    """The settings that a header tells. Raises ValueError if it is not of the maze, or of another version of it."""
+    if header.environment != ENVIRONMENT:
+        raise ValueError(f"environment {header.environment!r} cannot be replayed; only {ENVIRONMENT} can")
+    try:
+        return _from_json(MazeEnvSettings(), header.settings)
+    except TypeError as error:
+        raise ValueError(
+            f"settings {json.dumps(header.settings)} are not of this {ENVIRONMENT}: {error}"
+        ) from None
+
+
+def _from_json(defaults: Any, values: dict[str, Any]) -> Any:
+    """Like `dataclasses.replace`, for plain JSON values: lists become tuples, objects nested settings."""
+    known = {}
+    for name, value in values.items():
+        default = getattr(defaults, name, None)
+        if dataclasses.is_dataclass(default):
+            value = _from_json(default, value)
+        known[name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(defaults, **known)
