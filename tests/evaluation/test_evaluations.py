@@ -91,51 +91,54 @@ def revisit_settings(checkpoint: Path, data: Path, out: Path, **changes: object)
 
 def test_autoencoder(checkpoint: Path, data: Path, tmp_path: Path):
     """Guards against scoring frames against other frames: the figure is worked out again from the episodes."""
-    settings = AutoencoderEvaluation(checkpoint=checkpoint, data=data, out=tmp_path, frames=240, device="cpu")
-    summary = run_autoencoder(settings)
-    models = HeldOut(data).load_models(checkpoint, "cpu")
-    errors = []
+    short = tmp_path / "short"
+    frames = []
     for path in sorted(data.glob("*.h5")):
         with Episode.open(path) as episode:
-            frames = episode.frames()
-        made = models.autoencoder.decode_frames(models.autoencoder.encode_frames(torch.from_numpy(frames)))
-        errors += ((made.numpy().astype(float) - frames) ** 2).mean(axis=(1, 2, 3)).tolist()
-    want = np.mean(10 * np.log10(255**2 / np.array(errors)))
-    assert summary["psnr"].mean == pytest.approx(want, abs=1e-3)
-    assert json.loads((tmp_path / "autoencoder.json").read_text())["frames"] == 240
+            frames.append(episode.frames(0, 10))
+            with EpisodeWriter(short / path.name, episode.header) as writer:
+                for frame in frames[-1]:
+                    writer.append(frame, np.zeros(3, np.int64))
+    settings = AutoencoderEvaluation(checkpoint=checkpoint, data=short, out=tmp_path, frames=20, device="cpu")
+    summary = run_autoencoder(settings)
+    models = HeldOut(short).load_models(checkpoint, "cpu")
+    truth = np.concatenate(frames)
+    made = models.autoencoder.decode_frames(models.autoencoder.encode_frames(torch.from_numpy(truth)))
+    errors = ((made.numpy().astype(float) - truth) ** 2).mean(axis=(1, 2, 3))
+    assert summary["psnr"].mean == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), abs=1e-3)
+    assert json.loads((tmp_path / "autoencoder.json").read_text())["frames"] == 20
     assert (tmp_path / "autoencoder.png").exists()
     assert "PSNR dB" in (tmp_path / "autoencoder.md").read_text()
 
 
-def test_revisits_resume_and_repeat(
-    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_revisits_resume(checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Guards against a rerun that begins anew, mixes in rows of other settings, or gives other figures."""
-    first = run_revisits(revisit_settings(checkpoint, data, tmp_path / "a"))
+    settings = revisit_settings(checkpoint, data, tmp_path)
+    first = run_revisits(settings)
     assert list(first["revisits"]["modes"]) == [
         *("off", "random", "cosine", "time", "hybrid", "oracle"),
         *("copy last frame", "copy best recalled", "autoencoder"),
     ]
     assert first["revisits"]["starts"] == 4
     assert first["revisits"]["maps"] == 2
-    page = (tmp_path / "a" / "revisits.md").read_text()
-    assert "| hybrid | " in page
-    assert len(list((tmp_path / "a").glob("revisit_*_of_4.png"))) == 2
-    again = run_revisits(revisit_settings(checkpoint, data, tmp_path / "b"))
+    assert "| hybrid | " in (tmp_path / "revisits.md").read_text()
+    assert len(list(tmp_path.glob("revisit_*_of_4.png"))) == 2
     # What a kill after the first batch leaves behind.
-    batches = sorted((tmp_path / "b" / f"partial-{again['run']}").glob("*.jsonl"))
+    batches = sorted((tmp_path / f"partial-{first['run']}").glob("*.jsonl"))
     assert len(batches) == 2
     batches[1].unlink()
     made = []
     score_batch = revisits.score_batch
-    monkeypatch.setattr(
-        revisits, "score_batch", lambda *arguments: made.append(arguments[3]) or score_batch(*arguments)
-    )
-    resumed = run_revisits(revisit_settings(checkpoint, data, tmp_path / "b"))
+
+    def counted(*arguments: object) -> list[dict]:
+        made.append(arguments)
+        return score_batch(*arguments)
+
+    monkeypatch.setattr(revisits, "score_batch", counted)
+    resumed = run_revisits(settings)
     assert len(made) == 1
-    for other in (again, resumed):
-        assert json.dumps(other["revisits"]) == json.dumps(first["revisits"])
-    run_revisits(revisit_settings(checkpoint, data, tmp_path / "b", seed=1, modes=("off",), strips=0))
+    assert json.dumps(resumed["revisits"]) == json.dumps(first["revisits"])
+    run_revisits(replace(settings, seed=1, modes=("off",), strips=0))
     assert len(made) == 3
 
 
