@@ -1,4 +1,4 @@
-"""The `worldsim` command: a table of subcommands, each a function whose signature tyro turns into flags.
+"""The `worldsim` command: a table of subcommands, each a function and the settings that tyro makes flags of.
 
 A module is imported only when its command is asked for: help is instant, `worldsim record` needs no torch.
 """
@@ -6,10 +6,10 @@ A module is imported only when its command is asked for: help is instant, `world
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 
@@ -22,24 +22,33 @@ class Command:
 
     words: tuple[str, ...]
     target: str
-    """`module:function`. The function's docstring is the command's help, its parameters are the flags."""
+    """`module:function`. The function takes `settings`, a dataclass; its fields are the flags."""
     summary: str
     report: str = ""
     """File in the folder `settings.out` to print when the command is done."""
 
-    def load(self) -> Callable[..., object]:
+    def load(self) -> tuple[Callable[[Any], object], type]:
+        """The function, and the dataclass of settings that it takes."""
         module, name = self.target.split(":")
-        function: Callable[..., object] = getattr(import_module(module), name)
-        return function
+        function = getattr(import_module(module), name)
+        return function, get_type_hints(function)["settings"]
 
-    def run(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Call `function`, then print the report that it wrote."""
-        function(*args, **kwargs)
+    def run(self, function: Callable[[Any], object], settings: Any) -> None:
+        """Call `function`, then print the report that it wrote or returned."""
+        result = function(settings)
         if self.report:
-            print((kwargs["settings"].out / self.report).read_text(encoding="utf-8"))
+            print((settings.out / self.report).read_text(encoding="utf-8"))
+        elif is_dataclass(result):
+            for each in fields(result):
+                print(f"{each.name}: {getattr(result, each.name)}")
 
 
 COMMANDS = (
+    Command(
+        ("record",),
+        "worldsim.record:record",
+        "record a scripted player in the maze, in many processes",
+    ),
     Command(
         ("train", "autoencoder"),
         "worldsim.training.autoencoder:train_autoencoder",
@@ -109,19 +118,13 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     if command is None:
         print(overview(tuple(word for word in arguments if not word.startswith("-"))))
         raise SystemExit(0 if {"-h", "--help"} & set(arguments) else 2)
-    function = command.load()
-
-    @functools.wraps(function)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
-        return functools.partial(command.run, function, *args, **kwargs)
-
-    bound: Callable[[], None] = tyro.cli(
-        bind,
+    function, settings_type = command.load()
+    settings = tyro.cli(
+        settings_type,
         prog=" ".join(("worldsim", *command.words)),
         args=list(arguments[len(command.words) :]),
-        config=(tyro.conf.OmitArgPrefixes,),
     )
-    return bound
+    return functools.partial(command.run, function, settings)
 
 
 @exit_on_user_error()
