@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from vizdoom import Button, GameVariable
 
 from envs.colours import GAME_WAD
+from envs.palette import textures_lump
 from envs.wad import MapSlots
 
 BUTTONS = (
@@ -59,7 +60,7 @@ class Engine:
         self.depth = depth
         self._owner = os.getpid()
         folder = tempfile.mkdtemp(prefix="worldsim-maze-")
-        self._slots = MapSlots(Path(folder) / "maps.wad")
+        self._slots = MapSlots(Path(folder) / "maps.wad", [("TEXTURES", textures_lump())])
         self._slots.put(textmap)  # the engine does not survive a start on a map without text
         self._game = _new_game(resolution, depth, str(self._slots.path))
         _games.add(self._game)
@@ -149,6 +150,9 @@ def _new_game(resolution: vizdoom.ScreenResolution, depth: bool, wad: str) -> vi
     game.set_depth_buffer_enabled(depth)
     for name in _HIDDEN:
         getattr(game, f"set_render_{name}")(False)
+    game.add_game_args(
+        "+movebob 0"
+    )  # steps would swing the eyes by 5 units: a view would not be its pose's alone
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_mode(vizdoom.Mode.PLAYER)

@@ -1,12 +1,15 @@
 """Drawing a map at random: looks of rooms, doors between them, places of decorations."""
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from envs import palette
 from envs.room import Door, MazeMapSettings, Room, Thing
 
-WALL_CLEARANCE = 44  # map units from a wall to a decoration's middle, and to a start
+WALL_CLEARANCE = 44  # map units from a wall to a decoration's middle
+START_CLEARANCE = 72  # from a wall to a start: nearer, the first frame shows nothing but that wall
 DOOR_CLEARANCE = 88  # depth of the ground before an opening that stays free
+DOOR_SIDE = 24  # to the sides of that ground
 THING_CLEARANCE = 80  # between two decorations, and from a decoration to a start
 
 
@@ -99,46 +102,46 @@ def draw_things(
     """Draw decorations clear of walls, of each other and of the ground before openings."""
     things: list[Thing] = []
     for room in rooms:
-        near = [door for door in doors if room.index in (door.first, door.second)]
         count = int(rng.integers(settings.decorations[0], settings.decorations[1] + 1))
         kinds = rng.permutation(len(palette.DECORATIONS))[:count]
-        placed: list[Thing] = []
+        places = _places(room, WALL_CLEARANCE)
+        for door in doors:
+            if room.index in (door.first, door.second):
+                places = places[~_before(door, places)]
         for kind in kinds:
-            places = [
-                place
-                for place in _places(room)
-                if not any(_before(door, place) for door in near)
-                and all(np.hypot(place[0] - t.x, place[1] - t.y) >= THING_CLEARANCE for t in placed)
-            ]
-            if places:
-                x, y = places[int(rng.integers(len(places)))]
-                placed.append(Thing(room=room.index, x=x, y=y, kind=palette.DECORATIONS[int(kind)]))
-        things += placed
+            if len(places):
+                x, y = (int(value) for value in places[int(rng.integers(len(places)))])
+                things.append(Thing(room=room.index, x=x, y=y, kind=palette.DECORATIONS[int(kind)]))
+                places = places[_apart(places, x, y)]
     return tuple(things)
 
 
-def _places(room: Room) -> list[tuple[int, int]]:
-    """Return places 8 units apart in the room, clear of its walls."""
+def _places(room: Room, clearance: int) -> Int[np.ndarray, "places 2"]:
+    """Return x, y of places 8 units apart in the room that are this far from its walls."""
     x0, y0, x1, y1 = room.box
-    return [
-        (x, y)
-        for y in range(y0 + WALL_CLEARANCE, y1 - WALL_CLEARANCE + 1, 8)
-        for x in range(x0 + WALL_CLEARANCE, x1 - WALL_CLEARANCE + 1, 8)
-    ]
+    x, y = np.meshgrid(
+        np.arange(x0 + clearance, x1 - clearance + 1, 8), np.arange(y0 + clearance, y1 - clearance + 1, 8)
+    )
+    return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def _before(door: Door, place: tuple[int, int]) -> bool:
-    """Say whether a place lies on the ground before (or behind) an opening."""
-    x0, y0, x1, y1 = door.box
-    along, across = (DOOR_CLEARANCE, 24) if door.eastward else (24, DOOR_CLEARANCE)
-    return x0 - along < place[0] < x1 + along and y0 - across < place[1] < y1 + across
+def _before(door: Door, places: Int[np.ndarray, "places 2"]) -> Bool[np.ndarray, "places"]:
+    """Say which places lie on the ground before (or behind) an opening."""
+    reach = np.array([DOOR_CLEARANCE, DOOR_SIDE] if door.eastward else [DOOR_SIDE, DOOR_CLEARANCE])
+    low, high = np.array(door.box[:2]) - reach, np.array(door.box[2:]) + reach
+    return ((low < places) & (places < high)).all(axis=1)
+
+
+def _apart(places: Int[np.ndarray, "places 2"], x: int, y: int) -> Bool[np.ndarray, "places"]:
+    return ((places - np.array([x, y])) ** 2).sum(axis=1) >= THING_CLEARANCE**2
 
 
 def free_place(rng: np.random.Generator, room: Room, things: list[Thing]) -> tuple[int, int]:
-    """Draw a place in the room, clear of its walls and of these decorations."""
-    places = [
-        (x, y)
-        for x, y in _places(room)
-        if all(np.hypot(x - thing.x, y - thing.y) >= THING_CLEARANCE for thing in things)
-    ]
-    return places[int(rng.integers(len(places)))]
+    """Draw a place in the room's middle half, clear of these decorations as far as there is one."""
+    clearance = min(START_CLEARANCE, (room.box[2] - room.box[0]) // 2)
+    places = _places(room, clearance)
+    for thing in things:
+        kept = places[_apart(places, thing.x, thing.y)]
+        places = kept if len(kept) else places
+    x, y = places[int(rng.integers(len(places)))]
+    return int(x), int(y)

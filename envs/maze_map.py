@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from envs.layout import draw_doors, draw_rooms, draw_things, free_place
+from envs.palette import textures_lump
 from envs.room import Door, MazeMapSettings, Room, Spawn, Thing
 from envs.udmf import write_textmap
 from envs.wad import map_lumps, pack_wad
@@ -90,6 +91,7 @@ class MazeMap:
 def write_wad(path: Path, maps: Sequence[MazeMap]) -> None:
     """Write 1 to 99 maps into one PWAD as MAP01, MAP02, …, through a temporary file beside it."""
     lumps = [lump for number, item in enumerate(maps, start=1) for lump in map_lumps(number, item.textmap())]
+    lumps.append(("TEXTURES", textures_lump()))
     part = path.with_name(path.name + ".part")
     part.write_bytes(pack_wad(lumps))
     part.replace(path)

@@ -60,11 +60,14 @@ class MapSlots:
     the engine's buffered file may still hold the text that it read last.
     """
 
-    def __init__(self, path: Path, slots: int = 4, capacity: int = 1 << 17):
+    def __init__(
+        self, path: Path, others: Sequence[tuple[str, bytes]] = (), slots: int = 4, capacity: int = 1 << 17
+    ):
+        """Write the file: empty slots, then other lumps. The first slot must be filled before the engine starts."""
         self.path, self.slots, self.capacity = path, slots, capacity
         self._next = 0
         lumps = [lump for slot in range(slots) for lump in map_lumps(slot + 1, b" " * capacity)]
-        path.write_bytes(pack_wad(lumps))
+        path.write_bytes(pack_wad([*lumps, *others]))
 
     def put(self, textmap: bytes) -> str:
         """Write a text map into the next slot, return its map name; ValueError if over capacity."""
