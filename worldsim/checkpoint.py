@@ -1,6 +1,8 @@
 """A world model as a folder: world.json, autoencoder/, descriptor/, pooled/, transformer/, openings.safetensors."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +74,23 @@ def default_checkpoint() -> Path:
     return Path(__file__).parent / "assets" / "default"
 
 
+@contextmanager
+def _quiet_diffusers() -> Iterator[None]:
+    """Its advice about dtypes and accelerate does not concern users of this package."""
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+
+
 def save_component(model: ModelMixin, folder: Path, name: str) -> None:
     """Write one component in bfloat16 safetensors beside its config."""
     copy = type(model).from_config(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16).save_pretrained(folder / name)
+    with _quiet_diffusers():
+        copy.to(torch.bfloat16).save_pretrained(folder / name)
 
 
 def write_world_json(
@@ -153,19 +167,20 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
     path = folder / name
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"{path} is missing from the checkpoint; restore it or run worldsim train")
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
     try:
-        model, info = COMPONENTS[name].from_pretrained(
-            path, torch_dtype=dtype, low_cpu_mem_usage=False, local_files_only=True, output_loading_info=True
-        )
+        with _quiet_diffusers():
+            model, info = COMPONENTS[name].from_pretrained(
+                path,
+                torch_dtype=dtype,
+                low_cpu_mem_usage=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"{path} is torn or does not fit its config.json ({reason}); restore it or train again"
         ) from error
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
     if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
         odd = (info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"])[0]
         raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from models.autoencoder import AutoencoderSettings
 from models.flow import FlowSettings
+from models.schedule import Schedule
 from models.transformer import TransformerSettings
 from retrieval.descriptor import LearnedDescriptorSettings
 from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
@@ -23,6 +24,10 @@ class Preset:
     )
     flow: FlowSettings = field(default_factory=FlowSettings)
     recall: RecallSettings = field(default_factory=RecallSettings)
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule.parse(self.transformer.schedule)
 
 
 def default() -> Preset:

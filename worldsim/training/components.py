@@ -1,0 +1,45 @@
+"""The run folder of a training: parts trained so far, and what the next training needs of them."""
+
+from pathlib import Path
+from typing import Any
+
+from worldsim.checkpoint import COMPONENTS, load_component, save_component
+from worldsim.training.processes import Processes
+
+
+def checkpoint_folder(run: Path) -> Path:
+    """The checkpoint that a run folder grows into."""
+    return run / "checkpoint"
+
+
+def trained_component(run: Path, name: str) -> Any:
+    """A part trained before, as it will be at play (bfloat16 weights), in float32.
+
+    FileNotFoundError names the training to run first.
+    """
+    folder = checkpoint_folder(run)
+    if not (folder / name / "config.json").is_file():
+        command = {"autoencoder": "autoencoder", "descriptor": "descriptor", "pooled": "descriptor"}.get(
+            name, "model"
+        )
+        raise FileNotFoundError(f"{folder / name} is missing; run worldsim train {command} --run {run} first")
+    return load_component(folder, name).eval().requires_grad_(False)
+
+
+def start_weights(module: Any, name: str, start: Path | None) -> None:
+    """Warm start: copy the part's weights from another checkpoint folder. ValueError if the shapes differ."""
+    if start is None:
+        return
+    other = load_component(start, name)
+    try:
+        module.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"{start / name} has other shapes than the preset; leave --start out") from error
+
+
+def keep_component(module: Any, name: str, run: Path, processes: Processes) -> None:
+    """Write a trained part into the run's checkpoint folder; everybody waits until it is there."""
+    assert name in COMPONENTS
+    if processes.main:
+        save_component(module, checkpoint_folder(run), name)
+    processes.barrier()

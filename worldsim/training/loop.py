@@ -1,0 +1,120 @@
+"""The training loop that all three trainings share: progress, time limit, saving, resuming, stopping at NaN."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from worldsim.training.processes import Processes
+from worldsim.training.state import TrainingState
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How long to train and what to keep on the way."""
+
+    steps: int = 10_000
+    """optimiser steps in all, earlier runs included; the learning rate falls over the last fifth"""
+    max_minutes: float | None = None
+    """stop this run after so many minutes, state saved; the next run goes on"""
+    warmup_steps: int = 200
+    save_minutes: float = 3.0
+    """minutes between saved states"""
+    log_steps: int = 48
+    """steps between log lines; a loss that is not finite is found then"""
+    preview_steps: int = 2000
+    """steps between previews (film strips in TensorBoard)"""
+
+
+def learning_rate_factor(step: int, settings: LoopSettings) -> float:
+    """Warm up, hold, and fall linearly to 2 % over the last fifth (warmup–stable–decay, Hu et al. 2024)."""
+    warmup = min(1.0, (step + 1) / settings.warmup_steps)
+    left = (settings.steps - step) / max(1.0, 0.2 * settings.steps)
+    return warmup * min(1.0, max(0.02, left))
+
+
+class TrainingLoop:
+    """Runs `take_step(step) -> metrics` until the steps or the minutes are used up."""
+
+    def __init__(
+        self, name: str, run: Path, state: TrainingState, settings: LoopSettings, processes: Processes
+    ) -> None:
+        self.name, self.run, self.state, self.settings, self.processes = name, run, state, settings, processes
+        self.path = run / "state" / f"{name}.safetensors"
+        self._base = [group["lr"] for optimizer in state.optimizers for group in optimizer.param_groups]
+        if self.path.is_file():
+            state.load(self.path)
+            if processes.main:
+                print(f"{name}: resumed at step {state.step} from {self.path}", flush=True)
+        self.writer = SummaryWriter(str(run / "tensorboard" / name)) if processes.main else None
+
+    def set_learning_rate(self) -> None:
+        factor = learning_rate_factor(self.state.step, self.settings)
+        groups = [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
+        for group, base in zip(groups, self._base, strict=True):
+            group["lr"] = base * factor
+
+    def train(
+        self,
+        take_step: Callable[[int], dict[str, Tensor]],
+        preview: Callable[[SummaryWriter, int], None] | None = None,
+    ) -> None:
+        """Train to the end. ValueError at the first loss that is not finite; the last good state stays on disk."""
+        settings, state = self.settings, self.state
+        begun = saved = time.monotonic()
+        minutes_before = state.minutes
+        values: dict[str, list[Tensor]] = {}
+        bar = tqdm(
+            total=settings.steps, initial=state.step, desc=self.name, unit="step",
+            disable=not self.processes.main, mininterval=5.0, dynamic_ncols=True,
+        )  # fmt: skip
+        while state.step < settings.steps:
+            self.set_learning_rate()
+            for key, value in take_step(state.step).items():
+                values.setdefault(key, []).append(value)
+            state.step += 1
+            bar.update()
+            if state.step % settings.log_steps == 0 or state.step == settings.steps:
+                state.minutes = minutes_before + (time.monotonic() - begun) / 60
+                self._log(values, bar)
+                values = {}
+                over = (
+                    settings.max_minutes is not None
+                    and (time.monotonic() - begun) / 60 > settings.max_minutes
+                )
+                if self.processes.agreed(over):
+                    break
+                if self.processes.main and (time.monotonic() - saved) / 60 > settings.save_minutes:
+                    state.save(self.path)
+                    saved = time.monotonic()
+            if preview and self.writer and state.step % settings.preview_steps == 0:
+                preview(self.writer, state.step)
+        bar.close()
+        if self.processes.main:
+            state.save(self.path)
+        self.processes.barrier()
+
+    def _log(self, values: dict[str, list[Tensor]], bar: tqdm) -> None:
+        names = sorted(values)
+        own = torch.stack([torch.stack(values[name]).detach().float().mean() for name in names])
+        means = dict(zip(names, self.processes.mean(own).tolist(), strict=True))
+        for name, value in means.items():
+            if not math.isfinite(value):
+                kept = self.path if self.path.is_file() else "nothing yet"
+                raise ValueError(
+                    f"{self.name}: {name} is {value} near step {self.state.step}; the last good state is kept "
+                    f"({kept}); lower the learning rate and run the same command again"
+                )
+        if self.writer:
+            for name, value in means.items():
+                self.writer.add_scalar(name, value, self.state.step)
+            bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
+            if self.state.step % (10 * self.settings.log_steps) == 0:
+                shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+                tqdm.write(f"{self.name} step {self.state.step} minutes {self.state.minutes:.2f} {shown}")

@@ -1,0 +1,283 @@
+"""`worldsim train model`: the transformer that makes the next section from its packed history."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.flow import draw_sigmas, noisy_and_velocity, sample
+from models.history import History, add_noise
+from models.transformer import HistoryCache, WorldTransformer
+from worldsim.checkpoint import WorldModels, write_world_json
+from worldsim.episode import list_episodes
+from worldsim.presets import Preset, preset
+from worldsim.training.components import checkpoint_folder, keep_component, start_weights, trained_component
+from worldsim.training.data import LatentEpisodes, cached_latents, own_share
+from worldsim.training.loop import LoopSettings, TrainingLoop
+from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
+from worldsim.training.openings import keep_openings
+from worldsim.training.preview import ModelPreview
+from worldsim.training.processes import Processes
+from worldsim.training.reading import read_action_space
+from worldsim.training.recalling import BatchRecall, RecallMixture, episode_keys
+from worldsim.training.self_rollout import SelfRollout, SelfRolloutSettings, random_moments
+from worldsim.training.state import TrainingState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTraining:
+    """Train the world model on recorded episodes; needs the run's autoencoder and descriptor."""
+
+    data: Path
+    """folder of recorded episodes"""
+    run: Path
+    """the run folder that `worldsim train autoencoder` and `… descriptor` filled"""
+    preset: str = "default"
+    """tiny, default or large"""
+    start: Path | None = None
+    """warm start from this checkpoint folder"""
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=20_000))
+    recall: RecallMixture = field(default_factory=RecallMixture)
+    own_frames: SelfRolloutSettings = field(default_factory=SelfRolloutSettings)
+    batch: int = 256
+    """moments a step and process"""
+    draws: int = 4
+    """noise draws that share one history pass"""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    history_noise: float = 0.5
+    """highest noise level on true histories (GameNGen, Valevski et al. 2024, section 3.2.1), told to the model"""
+    clean_share: float = 0.3
+    """part of the histories that stay clean"""
+    validation_episodes: int = 8
+    """episodes of each process that only previews and validation see"""
+    compile: bool = False
+    """compile one transformer block and use it for all (GPU)"""
+    seed: int = 0
+    workers: int = 8
+    device: str = "auto"
+
+
+def make_optimizers(model: nn.Module, settings: ModelTraining) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else."""
+    matrices = [
+        p for name, p in model.named_parameters() if ".weight" in name and "blocks." in name and p.ndim == 2
+    ]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(
+            matrices,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+class ModelTrainer:
+    """Makes batches, takes steps; one history pass serves all noise draws and the model's own next frame."""
+
+    def __init__(
+        self,
+        model: WorldTransformer,
+        episodes: LatentEpisodes,
+        recall: BatchRecall,
+        sizes: Preset,
+        settings: ModelTraining,
+        processes: Processes,
+    ) -> None:
+        self.model, self.episodes, self.recall, self.sizes = model, episodes, recall, sizes
+        self.settings, self.processes = settings, processes
+        self.reach, self.section = sizes.schedule.recent_frames, sizes.schedule.section
+        self.state = TrainingState(model, make_optimizers(model, settings))
+        self.parameters = list(model.parameters())
+        self.own: SelfRollout | None = None
+
+    def take_step(self, step: int) -> dict[str, Tensor]:
+        """One optimiser step; the numbers drawn depend on seed, step and process alone."""
+        generator = self.processes.generator(self.settings.seed, step)
+        history, coming, actions, own = self._batch(step, generator)
+        device = self.processes.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            cache = self.model.encode_history(self.model.pack(history), history.sigma)
+            errors = self._errors(cache, coming, actions, generator)
+            loss = errors.mean()
+        for optimizer in self.state.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        if own and self.own is not None:
+            self._advance(cache, actions, own, generator)
+        self.processes.average_gradients(self.parameters)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimizer in self.state.optimizers:
+            optimizer.step()
+        self.state.average.update(self.model, step)
+        metrics = {"loss": loss.detach(), "gradient_norm": norm.detach()}
+        parts = errors.detach().mean(1)
+        count = len(parts) - own
+        metrics["loss_true_history"] = parts[:count].mean()
+        if own:
+            metrics["loss_own_history"] = parts[count:].mean()
+        return metrics
+
+    def _errors(
+        self, cache: HistoryCache, coming: Tensor, actions: Tensor, generator: torch.Generator
+    ) -> Float[Tensor, "batch draw"]:
+        """Mean squared error of the velocity, one value a noise draw."""
+        draws = self.settings.draws
+        sigma = draw_sigmas(len(coming), draws, self.sizes.flow.shift, generator)
+        noise = torch.randn(len(coming), draws, *coming.shape[1:], generator=generator, device=coming.device)
+        noisy, velocity = noisy_and_velocity(coming, sigma, noise)
+        predicted = self.model.denoise(
+            noisy.flatten(0, 1), sigma.flatten(), actions.repeat_interleave(draws, 0), cache.repeat(draws)
+        )
+        return (predicted.float() - velocity.flatten(0, 1)).square().flatten(1).mean(1).view(-1, draws)
+
+    @torch.no_grad()
+    def _advance(self, cache: HistoryCache, actions: Tensor, own: int, generator: torch.Generator) -> None:
+        """The model's own next section, from the history pass that training has just made."""
+        assert self.own is not None
+        part = HistoryCache(
+            keys=[key[-own:].detach() for key in cache.keys],
+            values=[value[-own:].detach() for value in cache.values],
+            present=None if cache.present is None else cache.present[-own:],
+            sigma=cache.sigma[-own:],
+        )
+        shape = (own, self.section, *self.own.recent.shape[2:])
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        device = self.processes.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            made = sample(self.model, noise, actions[-own:], part, self.sizes.flow)
+        self.own.advance(made)
+
+    def _batch(self, step: int, generator: torch.Generator) -> tuple[History, Tensor, Tensor, int]:
+        """History, true section, actions, and how many rows (the last ones) run on the model's own frames."""
+        settings = self.settings
+        own = (
+            int(settings.batch * settings.own_frames.share) if step >= settings.own_frames.after_steps else 0
+        )
+        moments = random_moments(self.episodes, settings.batch - own, self.section, generator)
+        recent, present = recent_latents(self.episodes.latents, moments, self.reach)
+        sigma = self._history_sigma(len(moments), settings.clean_share, settings.history_noise, generator)
+        if own:
+            if self.own is None or step % settings.own_frames.length == 0:
+                length = settings.own_frames.length - step % settings.own_frames.length
+                self.own = SelfRollout(self.episodes, own, self.reach, self.section, length, generator)
+            moments = Moments(
+                episode=torch.cat((moments.episode, self.own.moments.episode)),
+                time=torch.cat((moments.time, self.own.moments.time)),
+            )
+            recent, present = torch.cat((recent, self.own.recent)), torch.cat((present, self.own.present))
+            sigma = torch.cat((sigma, self._history_sigma(own, 0.5, 0.2, generator)))
+        coming = coming_latents(self.episodes.latents, moments, self.section)
+        actions = recent_actions(self.episodes.actions, moments, self.reach, self.section)
+        return (
+            self._history(moments, recent, present, actions, coming, sigma, generator),
+            coming,
+            actions,
+            own,
+        )
+
+    def _history_sigma(
+        self, count: int, clean_share: float, highest: float, generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        draw = torch.rand(2, count, generator=generator, device=generator.device)
+        return torch.where(draw[0] < clean_share, 0.0, highest * draw[1])
+
+    def _history(
+        self,
+        moments: Moments,
+        recent: Tensor,
+        present: Tensor,
+        actions: Int[Tensor, "batch step factor"],
+        coming: Tensor,
+        sigma: Tensor,
+        generator: torch.Generator,
+    ) -> History:
+        """Recall past frames as play does and put noise of the told level on everything."""
+        picks = self.recall.pick(moments, recent, present, actions, coming, generator)
+        recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
+        noise = torch.randn(
+            len(moments), recent.shape[1] + recalled.shape[1], *recent.shape[2:],
+            generator=generator, device=generator.device,
+        )  # fmt: skip
+        noisy = add_noise(torch.cat((recent, recalled), 1), sigma, noise)
+        return History(
+            recent=noisy[:, : recent.shape[1]], recent_present=present, recent_actions=actions[:, : self.reach],
+            recalled=noisy[:, recent.shape[1] :], recalled_present=picks.present,
+            recalled_ages=moments.time[:, None] - picks.frames, sigma=sigma,
+        )  # fmt: skip
+
+
+def train_model(settings: ModelTraining) -> None:
+    """Train, and complete the run's checkpoint folder: transformer, openings, world.json."""
+    if settings.loop.log_steps % settings.own_frames.length:
+        raise ValueError(
+            f"log steps {settings.loop.log_steps} are not a multiple of the {settings.own_frames.length} own steps; "
+            "set --loop.log-steps or --own-frames.length so that resuming is exact"
+        )
+    processes = Processes.join(settings.device)
+    sizes = preset(settings.preset)
+    autoencoder, descriptor, pooled = (
+        trained_component(settings.run, name).to(processes.device)
+        for name in ("autoencoder", "descriptor", "pooled")
+    )
+    paths = list_episodes(settings.data)
+    own_paths = own_share(paths, processes.rank, processes.count)
+    cache = settings.run / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
+    everything = cached_latents(own_paths, autoencoder, cache, settings.workers, processes.main)
+    episodes, validation = everything.split(settings.validation_episodes)
+    torch.manual_seed(settings.seed)
+    model = WorldTransformer.of(sizes.transformer)
+    start_weights(model, "transformer", settings.start)
+    model.to(processes.device)
+    processes.same_start(model)
+    recall = BatchRecall(
+        episode_keys(episodes, descriptor, pooled), descriptor, pooled, sizes, settings.recall
+    )
+    trainer = ModelTrainer(model, episodes, recall, sizes, settings, processes)
+    if settings.compile:
+        compile_blocks(model)
+    loop = TrainingLoop("model", settings.run, trainer.state, settings.loop, processes)
+    averaged = WorldTransformer.of(sizes.transformer).to(processes.device).eval().requires_grad_(False)
+    models = WorldModels(
+        autoencoder, descriptor, pooled, averaged, read_action_space(paths), sizes.flow, sizes.recall
+    )
+    preview = ModelPreview(models, trainer.state, validation, settings.run / "strips")
+    loop.train(trainer.take_step, preview)
+    trainer.state.average.copy_to(averaged)
+    finish(models, trainer, episodes, settings, len(paths))
+
+
+def compile_blocks(model: WorldTransformer) -> None:
+    """Compile the blocks: they share one code, so that it is compiled once a shape, not once a layer."""
+    torch._dynamo.config.cache_size_limit = 64
+    for block in model.blocks:
+        block.compile()
+
+
+def finish(
+    models: WorldModels,
+    trainer: ModelTrainer,
+    episodes: LatentEpisodes,
+    settings: ModelTraining,
+    recorded: int,
+) -> None:
+    """Write the averaged weights and everything else that a checkpoint holds."""
+    processes, folder = trainer.processes, checkpoint_folder(settings.run)
+    keep_component(models.transformer, "transformer", settings.run, processes)
+    if processes.main:
+        keep_openings(episodes, folder, settings.seed)
+        trained: dict[str, Any] = {
+            "episodes": recorded, "steps": trainer.state.step, "minutes": round(trainer.state.minutes, 2),
+            "processes": processes.count, "batch": settings.batch * processes.count, "draws": settings.draws,
+            "preset": settings.preset,
+        }  # fmt: skip
+        write_world_json(folder, models.action_space, models.flow, models.recall, trained)
+        print(f"checkpoint written to {folder}", flush=True)
+    processes.leave()

@@ -1,0 +1,68 @@
+"""Training on the model's own frames: histories that the model has made itself for a few steps.
+
+At play every history is the model's own. A model that has only seen true histories drifts, because its first small
+error is something it was never shown. Here part of each batch continues recorded episodes with frames that the model
+made (without gradient) while the target stays the true next frame: it learns to pull its own errors back to the truth
+(scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from worldsim.training.data import LatentEpisodes
+from worldsim.training.moments import Moments, recent_latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfRolloutSettings:
+    """How much of training runs on the model's own frames."""
+
+    share: float = 0.5
+    """part of the batch"""
+    after_steps: int = 2000
+    """steps on true histories alone before it begins"""
+    length: int = 24
+    """own steps after which all histories start anew from the truth; states are saved at multiples of it alone"""
+
+
+class SelfRollout:
+    """A set of histories that the model itself carries on, one section a training step.
+
+    All begin at the same training step, so that a training resumed at such a step repeats itself exactly.
+    """
+
+    def __init__(
+        self,
+        episodes: LatentEpisodes,
+        batch: int,
+        reach: int,
+        section: int,
+        length: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.section = section
+        self.moments = random_moments(episodes, batch, section * length, generator)
+        self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
+
+    def advance(self, made: Float[Tensor, "batch section channel height width"]) -> None:
+        """Append a section that the model made, as at play."""
+        self.recent = torch.cat((self.recent, made.float()), 1)[:, self.section :]
+        exists = torch.ones(made.shape[:2], dtype=torch.bool, device=made.device)
+        self.present = torch.cat((self.present, exists), 1)[:, self.section :]
+        self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
+
+
+def random_moments(episodes: LatentEpisodes, batch: int, section: int, generator: torch.Generator) -> Moments:
+    """Moments drawn evenly from all episodes, from the second frame on, with `section` true frames ahead."""
+    device = generator.device
+    episode = torch.randint(len(episodes), (batch,), generator=generator, device=device)
+    room: Int[Tensor, " batch"] = episodes.lengths[episode] - section
+    if int(episodes.lengths.min()) <= section:
+        raise ValueError(
+            f"an episode has {int(episodes.lengths.min())} frames, training needs more than {section}"
+        )
+    uniform = torch.rand(batch, generator=generator, device=device)
+    return Moments(episode=episode, time=(1 + uniform * room).long().clamp(max=room))
