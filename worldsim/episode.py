@@ -1,6 +1,5 @@
 """Reading recorded episodes. `worldsim.episode_format` describes the file."""
 
-import zlib
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +8,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32, Int, Int16, Int32, UInt8, UInt32
 
+from worldsim.deflate import deflate
 from worldsim.episode_format import (
     COLUMN_TYPES,
     EpisodeHeader,
@@ -97,8 +97,8 @@ class Episode:
         for row, index in zip(frames, indices.tolist(), strict=True):
             try:
                 _, packed = self._frames.id.read_direct_chunk((index, 0, 0, 0))
-                row[:] = np.frombuffer(zlib.decompress(packed, bufsize=size), np.uint8)
-            except (OSError, RuntimeError, zlib.error, ValueError) as error:
+                row[:] = np.frombuffer(deflate.decompress(packed, bufsize=size), np.uint8)
+            except (OSError, RuntimeError, deflate.error, ValueError) as error:
                 raise OSError(
                     f"{self.path} is torn at frame {index} ({_first_line(error)}); {_MEND}"
                 ) from None
@@ -134,7 +134,7 @@ class Episode:
         torn = []
         for index, crc in enumerate(self.frame_crcs.tolist()):
             try:
-                sound = zlib.crc32(self.frame_at(np.array([index])).tobytes()) == crc
+                sound = deflate.crc32(self.frame_at(np.array([index])).tobytes()) == crc
             except OSError:
                 sound = False
             if not sound:

@@ -1,7 +1,7 @@
 """Writing episodes so that a kill at any moment loses at most the last 30 frames."""
 
 import os
-import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
+from worldsim.deflate import deflate
 from worldsim.episode_format import (
     COLUMN_TYPES,
     DATASETS,
@@ -23,14 +24,18 @@ from worldsim.episode_format import (
     part_path,
 )
 
-FLUSH_EVERY: Final = 30
-"""Frames from one flush to the next: what a kill may cost."""
-ZLIB_LEVEL: Final = 1
+BATCH: Final = 15
+"""Frames written and flushed at a time. One batch may be on its way while the next gathers: a kill costs two."""
+LEVEL: Final = 1
+_UNKNOWN_POSE: Final = np.full(4, np.nan, np.float32)
+_Row = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
+"""Frame, action, pose, room, tic."""
 
 
 class EpisodeWriter:
     """Writes one episode to `<path>.part` and renames it to `path` when it is finished.
 
+    Frames are compressed and written on a thread of the writer's own, so that the caller's engine need not wait.
     As a context manager it finishes the episode at the end of the block; if the block raises, what was
     appended stays in the `.part`, to be gone on with by `resume` or closed by `recover`.
     """
@@ -46,9 +51,10 @@ class EpisodeWriter:
 
     def _begin(self, path: Path, header: EpisodeHeader, file: h5py.File) -> None:
         self.path, self.header, self._file = path, header, file
-        self._packed: list[bytes] = []
-        self._rows: dict[str, list[np.ndarray]] = {name: [] for name in COLUMN_TYPES}
-        self._written = int(file["frames"].shape[0]) if "frames" in file else 0
+        self._rows: list[_Row] = []
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="episode")
+        self._writing: Future[None] | None = None
+        self._count = int(file["frames"].shape[0]) if "frames" in file else 0
         self._frame_shape = file["frames"].shape[1:] if "frames" in file else None
 
     @classmethod
@@ -73,8 +79,8 @@ class EpisodeWriter:
         return writer
 
     def __len__(self) -> int:
-        """Frames appended so far, those not yet flushed included."""
-        return self._written + len(self._packed)
+        """Frames appended so far, those not yet written included."""
+        return self._count
 
     def append(
         self,
@@ -87,40 +93,43 @@ class EpisodeWriter:
     ) -> None:
         """Add the next frame and the action that led to it (all zeros with the first frame).
 
-        Raises ValueError for a frame of another size or an action outside the action space, OSError if it
-        cannot be written; then everything flushed before is still in the `.part`.
+        Raises ValueError for a frame of another size or an action outside the action space, OSError if these or
+        earlier frames cannot be written; then everything flushed before is still in the `.part`.
         """
         if self._frame_shape is None:
             self._frame_shape = frame_u8.shape
         if frame_u8.shape != self._frame_shape:
             raise ValueError(f"{self.path}: a frame of {frame_u8.shape} among frames of {self._frame_shape}")
         self.header.action_space.validate(action)
-        if len(self) == 0 and action.any():
+        if self._count == 0 and action.any():
             raise ValueError(
                 f"{self.path}: action {action.tolist()} with the first frame; it must be all zeros"
             )
-        pixels = np.ascontiguousarray(frame_u8)
-        self._packed.append(zlib.compress(pixels, ZLIB_LEVEL))
-        pose = np.full(4, np.nan, np.float32) if pose is None else pose
-        values = (action, pose, room, tic, zlib.crc32(pixels))
-        for (name, dtype), value in zip(COLUMN_TYPES.items(), values, strict=True):
-            self._rows[name].append(np.asarray(value, dtype))
-        if len(self._packed) == FLUSH_EVERY:
-            self.flush()
+        pose = _UNKNOWN_POSE if pose is None else pose
+        self._rows.append((frame_u8.copy(), action.copy(), pose.copy(), room, tic))
+        self._count += 1
+        if len(self._rows) == BATCH:
+            self._hand_over()
 
     def flush(self) -> None:
         """Write what was appended into the file, so that a kill cannot take it."""
-        if not self._packed:
-            return
-        columns = {name: np.stack(rows) for name, rows in self._rows.items()}
-        packed, self._packed = self._packed, []
-        self._rows = {name: [] for name in COLUMN_TYPES}
-        assert self._frame_shape is not None
-        _append(self._file, packed, columns, self._frame_shape)
-        self._written += len(packed)
+        if self._rows:
+            self._hand_over()
+        self._wait()
+
+    def _hand_over(self) -> None:
+        self._wait()
+        rows, self._rows = self._rows, []
+        self._writing = self._pool.submit(_write, self._file, rows)
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def column(self, name: str) -> np.ndarray:
-        """A column of what is flushed so far, such as "actions" or "frame_crcs"."""
+        """A column of what was appended so far, such as "actions" or "frame_crcs"."""
+        self.flush()
         return self._file[name][:]
 
     def finish(self) -> Path:
@@ -128,13 +137,12 @@ class EpisodeWriter:
 
         Raises ValueError, and leaves no file, if it has no frames.
         """
-        self.flush()
-        if self._written == 0:
-            self._file.close()
-            part_path(self.path).unlink()
+        if self._count == 0:
+            self.discard()
             raise ValueError(f"{self.path} would have no frames; append some before finishing")
+        self.flush()
         self._file.attrs["complete"] = True
-        self._file.close()
+        self._close()
         part_path(self.path).replace(self.path)
         return self.path
 
@@ -143,13 +151,17 @@ class EpisodeWriter:
         try:
             self.flush()
         finally:
-            self._file.close()
+            self._close()
 
     def discard(self) -> None:
         """Close and delete the `.part`."""
-        self._packed.clear()
-        self._file.close()
+        self._rows.clear()
+        self._close()
         part_path(self.path).unlink()
+
+    def _close(self) -> None:
+        self._pool.shutdown()
+        self._file.close()
 
     def __enter__(self) -> "EpisodeWriter":
         return self
@@ -195,7 +207,7 @@ def _create(path: Path, header: EpisodeHeader) -> h5py.File:
 def _create_datasets(file: h5py.File, columns: dict[str, np.ndarray], frame_shape: tuple[int, ...]) -> None:
     for name, column in columns.items():
         row = column.shape[1:]
-        chunks = (FLUSH_EVERY, *row)  # a flush and no more stands to be lost with a torn chunk
+        chunks = (BATCH, *row)  # a flush and no more stands to be lost with a torn chunk
         file.create_dataset(name, (0, *row), column.dtype, maxshape=(None, *row), chunks=chunks)
     file.create_dataset(
         "frames",
@@ -204,8 +216,21 @@ def _create_datasets(file: h5py.File, columns: dict[str, np.ndarray], frame_shap
         maxshape=(None, *frame_shape),
         chunks=(1, *frame_shape),
         compression="gzip",
-        compression_opts=ZLIB_LEVEL,
+        compression_opts=LEVEL,
     )
+
+
+def _write(file: h5py.File, rows: list[_Row]) -> None:
+    packed, crcs = [], []
+    for frame, *_ in rows:
+        packed.append(deflate.compress(frame, LEVEL))
+        crcs.append(deflate.crc32(frame))
+    values = (*list(zip(*rows, strict=True))[1:], crcs)
+    columns = {
+        name: np.array(value, dtype)
+        for (name, dtype), value in zip(COLUMN_TYPES.items(), values, strict=True)
+    }
+    _append(file, packed, columns, rows[0][0].shape)
 
 
 def _append(
@@ -220,8 +245,9 @@ def _append(
     for index, content in enumerate(packed, start=start):
         frames.id.write_direct_chunk((index, 0, 0, 0), content)
     for name, column in columns.items():
-        file[name].resize(stop, axis=0)
-        file[name][start:stop] = column
+        dataset = file[name]
+        dataset.resize(stop, axis=0)
+        dataset[start:stop] = column
     file.flush()
 
 
@@ -253,8 +279,8 @@ def _read_columns(file: h5py.File, factors: int) -> dict[str, np.ndarray]:
     for name, dtype in COLUMN_TYPES.items():
         blocks = [np.empty((0, *column_shape(name, factors)), dtype)]
         with suppress(OSError, RuntimeError):
-            for start in range(0, file[name].shape[0], FLUSH_EVERY):
-                blocks.append(file[name][start : start + FLUSH_EVERY])
+            for start in range(0, file[name].shape[0], BATCH):
+                blocks.append(file[name][start : start + BATCH])
         columns[name] = np.concatenate(blocks)
     length = min(len(column) for column in columns.values())
     return {name: column[:length] for name, column in columns.items()}
@@ -263,10 +289,10 @@ def _read_columns(file: h5py.File, factors: int) -> dict[str, np.ndarray]:
 def _read_frames(frames: h5py.Dataset, crcs: np.ndarray) -> list[bytes]:
     """Read the compressed frames up to the first that is torn."""
     packed = []
-    with suppress(OSError, RuntimeError, zlib.error):
+    with suppress(OSError, RuntimeError, deflate.error):
         for index, crc in enumerate(crcs[: frames.shape[0]].tolist()):
             _, content = frames.id.read_direct_chunk((index, 0, 0, 0))
-            if zlib.crc32(zlib.decompress(content)) != crc:
+            if deflate.crc32(deflate.decompress(content)) != crc:
                 break
             packed.append(content)
     return packed

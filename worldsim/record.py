@@ -22,13 +22,15 @@ from tqdm import tqdm
 from envs.explorer import Explorer, ExplorerSettings
 from envs.maze import MazeEnv, MazeEnvSettings
 from worldsim.episode_format import FORMAT_VERSION, episode_number, episode_path, part_path
-from worldsim.episode_writer import FLUSH_EVERY, EpisodeWriter
+from worldsim.episode_writer import EpisodeWriter
 from worldsim.files import only_process_in, read_json, write_json_atomic
 from worldsim.maze_episodes import ENVIRONMENT, make_maze, maze_header
 from worldsim.processes import Reporter, Runner, run_jobs
 
 HELD_OUT_FROM: Final = 1_000_000
 """Map seeds from here on are for evaluation; training maps lie below."""
+TELL_EVERY: Final = 30
+"""Frames from one report of progress to the next, when a process also learns that it is to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +210,9 @@ def record_episode(env: gymnasium.Env, settings: RecordSettings, number: int, re
             writer.append(
                 moment.frame_u8, moment.action, pose=info["pose"], room=info["room"], tic=info["tic"]
             )
-            if len(writer) % FLUSH_EVERY == 0:
-                reporter.frames(FLUSH_EVERY)
-    reporter.frames(len(writer) % FLUSH_EVERY)
+            if len(writer) % TELL_EVERY == 0:
+                reporter.frames(TELL_EVERY)
+    reporter.frames(len(writer) % TELL_EVERY)
 
 
 def _replays(writer: EpisodeWriter, moments: Iterator[Moment], on_frames: Callable[[int], object]) -> bool:
@@ -222,6 +224,6 @@ def _replays(writer: EpisodeWriter, moments: Iterator[Moment], on_frames: Callab
             return False
         if not np.array_equal(moment.action, actions[t]) or not np.array_equal(moment.info["pose"], poses[t]):
             return False
-        if t % FLUSH_EVERY == FLUSH_EVERY - 1:
-            on_frames(FLUSH_EVERY)
+        if t % TELL_EVERY == TELL_EVERY - 1:
+            on_frames(TELL_EVERY)
     return True

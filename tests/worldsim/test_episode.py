@@ -14,7 +14,7 @@ import pytest
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter, list_episodes, next_episode_path, recover
 from worldsim.episode_format import part_path
-from worldsim.episode_writer import FLUSH_EVERY
+from worldsim.episode_writer import BATCH
 
 SPACE = ActionSpace(
     (
@@ -60,7 +60,7 @@ def assert_equal(episode: Episode, data: dict[str, np.ndarray], count: int | Non
     np.testing.assert_array_equal(episode.frames(), data["frames"][:count])
 
 
-@pytest.mark.parametrize("count", [1, FLUSH_EVERY, 3 * FLUSH_EVERY + 7])
+@pytest.mark.parametrize("count", [1, BATCH, 5 * BATCH + 7])
 def test_roundtrip_is_lossless(tmp_path: Path, count: int) -> None:
     """Guards against any loss: a lossy codec, a forgotten last flush, rows out of order."""
     data = trajectory(count)
@@ -136,7 +136,7 @@ for t in range(3000):
 """
 
 
-@pytest.mark.parametrize("lines", [1, FLUSH_EVERY + 1, 400, 777])
+@pytest.mark.parametrize("lines", [1, 2 * BATCH + 1, 400, 777])
 def test_kill_loses_at_most_thirty_frames(tmp_path: Path, lines: int) -> None:
     """Guards against a file that does not open again, or frames lost beyond one flush, after kill -9."""
     path = tmp_path / "episode_000000.h5"
@@ -153,11 +153,11 @@ def test_kill_loses_at_most_thirty_frames(tmp_path: Path, lines: int) -> None:
         appended = lines + len(process.stdout.read().split())
     recovered = recover(path)
     if recovered is None:
-        assert appended <= FLUSH_EVERY
+        assert appended <= 2 * BATCH
         assert not part_path(path).exists()
         return
     with Episode.open(recovered) as episode:
-        assert appended - FLUSH_EVERY <= len(episode) <= appended + 1
+        assert appended - 2 * BATCH <= len(episode) <= appended + 1
         assert_equal(episode, trajectory(3000), len(episode))
 
 
