@@ -6,7 +6,7 @@ A module is imported only when its command is asked for: help is instant, `world
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, get_type_hints
@@ -22,25 +22,31 @@ class Command:
 
     words: tuple[str, ...]
     target: str
-    """`module:function`. The function takes `settings`, a dataclass; its fields are the flags."""
+    """`module:function`. The flags are the fields of its `settings`, or its parameters if it takes no settings."""
     summary: str
     report: str = ""
     """File in the folder `settings.out` to print when the command is done."""
 
-    def load(self) -> tuple[Callable[[Any], object], type]:
-        """The function, and the dataclass of settings that it takes."""
+    def load(self) -> Callable[..., object]:
         module, name = self.target.split(":")
-        function = getattr(import_module(module), name)
-        return function, get_type_hints(function)["settings"]
+        function: Callable[..., object] = getattr(import_module(module), name)
+        return function
 
-    def run(self, function: Callable[[Any], object], settings: Any) -> None:
-        """Call `function`, then print the report that it wrote or returned."""
-        result = function(settings)
+    def run(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call `function`, then print the report that it wrote, or else the figures that it returned."""
+        result = function(*args, **kwargs)
         if self.report:
-            print((settings.out / self.report).read_text(encoding="utf-8"))
-        elif is_dataclass(result):
-            for each in fields(result):
-                print(f"{each.name}: {getattr(result, each.name)}")
+            print((args[0].out / self.report).read_text(encoding="utf-8"))
+        elif is_dataclass(result) and not isinstance(result, type):
+            print_figures(asdict(result))
+        elif isinstance(result, dict):
+            print_figures(result)
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    """One line a figure; three decimals are more than any of them is worth."""
+    for name, value in figures.items():
+        print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
 
 
 COMMANDS = (
@@ -60,6 +66,11 @@ COMMANDS = (
         "second: what the memory recognises places by",
     ),
     Command(
+        ("train", "model"),
+        "worldsim.training.model:train_model",
+        "third: the transformer that makes the frames",
+    ),
+    Command(
         ("evaluate", "autoencoder"),
         "worldsim.evaluation.autoencoder:run_autoencoder",
         "what encoding and decoding loses: the ceiling of every other figure",
@@ -76,6 +87,11 @@ COMMANDS = (
         "worldsim.evaluation.drift:run_drift",
         "how far long free rollouts drift from real play",
         "drift.md",
+    ),
+    Command(
+        ("bench", "recording"),
+        "worldsim.bench_recording:bench_recording",
+        "how much of the bare engine's rate recording reaches",
     ),
 )
 
@@ -118,13 +134,22 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     if command is None:
         print(overview(tuple(word for word in arguments if not word.startswith("-"))))
         raise SystemExit(0 if {"-h", "--help"} & set(arguments) else 2)
-    function, settings_type = command.load()
-    settings = tyro.cli(
-        settings_type,
-        prog=" ".join(("worldsim", *command.words)),
-        args=list(arguments[len(command.words) :]),
-    )
-    return functools.partial(command.run, function, settings)
+    function = command.load()
+    run = functools.partial(command.run, function)
+    flags: dict[str, Any] = {
+        "prog": " ".join(("worldsim", *command.words)),
+        "args": list(arguments[len(command.words) :]),
+    }
+    settings_type = get_type_hints(function).get("settings")
+    if settings_type:
+        return functools.partial(run, tyro.cli(settings_type, **flags))
+
+    @functools.wraps(function)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(run, *args, **kwargs)
+
+    bound: Callable[[], None] = tyro.cli(bind, **flags)
+    return bound
 
 
 @exit_on_user_error()
