@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+# Threads that spin while they wait for one another make a step a hundred times slower once another program, or this
+# window, wants one of the cores. Must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import tyro
 

@@ -136,6 +136,8 @@ def keys_line(snapshot: Snapshot) -> str:
 
 def world_line(snapshot: Snapshot) -> str:
     """Which world, where in it, and what it remembers."""
+    if snapshot.frame_u8 is None:
+        return snapshot.title
     parts = [snapshot.title, f"seed {snapshot.seed}", f"frame {snapshot.frame}"]
     if snapshot.memory_mode is not None:
         kept = "" if snapshot.memory_frames is None else f" ({snapshot.memory_frames} frames)"
@@ -143,4 +145,4 @@ def world_line(snapshot: Snapshot) -> str:
     if snapshot.recalled:
         ages = [recalled.age for recalled in snapshot.recalled]
         parts.append(f"recalled {len(ages)}, {min(ages)} to {max(ages)} frames ago")
-    return "   ".join(part for part in parts if part)
+    return "   ".join(parts)
