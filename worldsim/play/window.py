@@ -91,6 +91,16 @@ class PlayWindow:
             raise self.session.error
         return ended
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the window."""
+        return self._window.size
+
+    @property
+    def panel_px(self) -> int:
+        """Height of the panel when it is shown."""
+        return self._hud.height_px(self.session.screen.snapshot())
+
     def tick(self) -> None:
         """One pass: all waiting events, then a repaint if something changed."""
         for event in pygame.event.get():
