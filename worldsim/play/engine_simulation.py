@@ -1,50 +1,46 @@
-"""A real engine as something to play: a gymnasium environment behind the window's protocol."""
+"""A real engine as something to play: the maze environment behind the window's protocol."""
 
-from dataclasses import asdict
 from typing import Any
 
-import gymnasium
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-import envs  # noqa: F401  registers WorldSim/Maze-v0
+from envs.maze import MazeEnv, MazeEnvSettings
 from envs.maze_map import MazeMap
 from worldsim.action_space import ActionSpace
 from worldsim.episode_format import EpisodeHeader
+from worldsim.maze_episodes import make_maze, maze_header
 from worldsim.play.simulation import Moment, Place
-
-MAZE = "WorldSim/Maze-v0"
 
 
 class EngineSimulation:
-    """Plays the maze environment; the seed chooses the map as well. It keeps no memory.
-
-    `info` is that of the last step, `maze_map` the map one walks on.
-    """
+    """Plays the maze environment; the seed chooses the map as well. It keeps no memory."""
 
     section_length = 1
     memory_mode: str | None = None
 
-    def __init__(self, environment: str = MAZE) -> None:
-        self.environment = environment
-        self.title = "real engine (vizdoom, cpu)"
-        self.info: dict[str, Any] = {}
-        self._env = gymnasium.make(environment, disable_env_checker=True)
+    def __init__(self) -> None:
+        self._env = make_maze(MazeEnvSettings())
+        self._info: dict[str, Any] = {}
         self.action_space = ActionSpace.from_env(self._env)
+        self.title = "real engine (cpu)"
 
     @property
     def maze_map(self) -> MazeMap:
         """The map one walks on, once the world is open."""
-        return self._env.unwrapped.maze_map  # type: ignore[attr-defined, no-any-return]
+        maze = self._env.unwrapped
+        assert isinstance(maze, MazeEnv)
+        assert maze.maze_map is not None
+        return maze.maze_map
 
     def reset(self, seed: int) -> Moment:
         """The start of the map of that seed."""
-        frame_u8, self.info = self._env.reset(seed=seed, options={"map_seed": seed})
+        frame_u8, self._info = self._env.reset(seed=seed, options={"map_seed": seed})
         return self._moment(frame_u8)
 
     def step(self, actions: Int64[np.ndarray, "time factors"]) -> Moment:
         """One step of the engine: a section has one frame."""
-        frame_u8, _, _, _, self.info = self._env.step(actions[0])
+        frame_u8, _, _, _, self._info = self._env.step(actions[0])
         return self._moment(frame_u8)
 
     def frame_u8(self, frame: int) -> UInt8[np.ndarray, "height width 3"]:
@@ -53,21 +49,12 @@ class EngineSimulation:
 
     def episode_header(self, seed: int) -> EpisodeHeader:
         """Environment, engine and map, so that the recording can be replayed."""
-        env = self._env.unwrapped
-        return EpisodeHeader(
-            environment=self.environment,
-            engine=env.engine,  # type: ignore[attr-defined]
-            seed=seed,
-            map_seed=self.info["map_seed"],
-            map_hash=self.info["map_hash"],
-            action_space=self.action_space,
-            settings=asdict(env.settings),  # type: ignore[attr-defined]
-        )
+        return maze_header(self._env, self._info)
 
     def close(self) -> None:
         """Ends the engine."""
         self._env.close()
 
     def _moment(self, frame_u8: UInt8[np.ndarray, "height width 3"]) -> Moment:
-        place = Place(pose=self.info["pose"], room=self.info["room"], tic=self.info["tic"])
+        place = Place(pose=self._info["pose"], room=self._info["room"], tic=self._info["tic"])
         return Moment(frames_u8=frame_u8[None], places=(place,))
