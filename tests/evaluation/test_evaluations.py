@@ -165,7 +165,7 @@ def test_memory_modes_differ_and_only_in_memory(checkpoint: Path, data: Path, tm
 
 def test_no_starts_is_one_line(checkpoint: Path, data: Path, tmp_path: Path):
     """Guards against an empty table: the thresholds are named."""
-    settings = revisit_settings(checkpoint, data, tmp_path, thresholds=StartSettings(gap=5000))
+    settings = revisit_settings(checkpoint, data, tmp_path, thresholds=StartSettings(gap=5000, ahead=3))
     with pytest.raises(ValueError, match=r"no revisit in 2 episodes of up to 120 steps .*gap 5000") as caught:
         run_revisits(settings)
     assert "\n" not in str(caught.value)
@@ -190,6 +190,8 @@ def test_missing_folders(checkpoint: Path, data: Path, tmp_path: Path):
         run_revisits(revisit_settings(tmp_path / "nowhere", data, tmp_path))
     with pytest.raises(FileNotFoundError, match="nothing"):
         run_drift(DriftEvaluation(checkpoint=checkpoint, data=tmp_path / "nothing", out=tmp_path))
+    with pytest.raises(ValueError, match="ahead 12 lies beyond the horizon of 4"):
+        revisit_settings(checkpoint, data, tmp_path, thresholds=StartSettings())
     with pytest.raises(ValueError, match="lack off"):
         revisit_settings(checkpoint, data, tmp_path, modes=("hybrid",))
 
@@ -224,13 +226,18 @@ def test_drift(checkpoint: Path, data: Path, tmp_path: Path):
     """Guards against comparing other steps, a wrong share, or a collapse that goes unseen or is seen in real play."""
     summary = run_drift(drift_settings(checkpoint, data, tmp_path))
     assert summary["rollouts"] == 3
-    start = summary["starts"][0]
-    with Episode.open(data / start["episode"]) as episode:
-        frames = episode.frames(start["step"], start["step"] + 20)
+    first, last = [], []
+    for start in summary["starts"]:
+        with Episode.open(data / start["episode"]) as episode:
+            frames = episode.frames(start["step"], start["step"] + 20)
+        luma = (frames @ np.array([0.299, 0.587, 0.114])).mean(axis=(1, 2)) / 255
+        first.append(luma[:3].mean())
+        last.append(luma[-3:].mean())
     assert len({each["episode"] for each in summary["starts"]}) == 2
     real = summary["metrics"]["brightness"]["real"]
-    assert 0 < real["first"] < 1
-    assert frames.shape[0] == 20
+    assert real["first"] == pytest.approx(np.mean(first), abs=1e-5)
+    assert real["last"] == pytest.approx(np.mean(last), abs=1e-5)
+    assert real["drift"].mean == pytest.approx(np.mean(np.abs(np.subtract(first, last))), abs=1e-5)
     assert real["ratio_to_real_last"].mean == pytest.approx(1.0)
     assert summary["collapsed"]["real"] == 0
     assert len(summary["sharpness_by_frame"]["model"]) == 20

@@ -1,6 +1,5 @@
 """How much does the autoencoder lose? It caps every other figure."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from tqdm import tqdm
 
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.held_out import HeldOut, decode, encode
-from worldsim.evaluation.reports import markdown_table, with_interval, write_json, write_text
+from worldsim.evaluation.reports import markdown_table, settings_text, with_interval, write_json, write_text
 from worldsim.evaluation.rollouts import compare
 from worldsim.video import film_strip, write_png
 
@@ -65,7 +64,7 @@ def run_autoencoder(settings: AutoencoderEvaluation) -> dict:
         figures["sharpness"], figures["truth_sharpness"], clusters, np.random.default_rng(settings.seed)
     )
     summary = {
-        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "settings": settings_text(settings),
         "frames": len(clusters),
         "maps": len(np.unique(clusters)),
         "psnr": cluster_bootstrap(figures["psnr"], clusters, np.random.default_rng(settings.seed)),

@@ -1,6 +1,5 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tqdm import tqdm
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.held_out import HeldOut, decode
-from worldsim.evaluation.reports import write_json, write_text
+from worldsim.evaluation.reports import settings_text, write_json, write_text
 from worldsim.evaluation.rollouts import Beginning, check_horizon, describe, roll_out
 from worldsim.recall import MemoryMode
 
@@ -91,7 +90,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     }
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     summary = {
-        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "settings": settings_text(settings),
         "starts": [
             {"episode": held_out.paths[each].name, "map_seed": held_out.map_seeds[each], "step": step}
             for each, step in starts

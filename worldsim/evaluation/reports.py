@@ -1,10 +1,12 @@
 """What every evaluation writes: JSON, Markdown tables, and a fingerprint that says which run a file belongs to."""
 
+import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from worldsim.evaluation.bootstrap import Interval
 from worldsim.files import atomic_path
@@ -28,6 +30,11 @@ def plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return value
+
+
+def settings_text(settings: Any) -> dict[str, str]:
+    """Every field of a settings dataclass as text."""
+    return {field.name: str(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
 
 
 def write_json(path: Path, value: object) -> Path:

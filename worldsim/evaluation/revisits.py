@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
-from worldsim.evaluation.reports import fingerprint, write_json, write_text
+from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
 from worldsim.evaluation.rollouts import Beginning, Rollout, check_horizon, compare, roll_out
@@ -59,6 +60,12 @@ class RevisitEvaluation:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; use 1 or more")
 
+        if self.thresholds.ahead >= self.horizon:
+            raise ValueError(
+                f"thresholds.ahead {self.thresholds.ahead} lies beyond the horizon of {self.horizon} frames; "
+                "the revisit would never be made: use a smaller one"
+            )
+
     @property
     def identity(self) -> str:
         """Every setting that changes a figure."""
@@ -80,7 +87,7 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
     run = fingerprint(settings.checkpoint, settings.data, settings.identity)
     rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{run}")
     summary = {
-        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "settings": settings_text(settings),
         "run": run,
         "recent_frames": models.schedule.recent_frames,
         **summarise(rows, models.schedule.recent_frames, settings.seed),
@@ -112,7 +119,7 @@ def choose_starts(settings: RevisitEvaluation, held_out: HeldOut, recent: int) -
         try:
             starts += find(settings.controls, unseen=True)
         except ValueError as error:
-            print(f"note: without controls: {error}")
+            print(f"note: without controls: {error}", file=sys.stderr)
     return sorted(starts, key=lambda start: (start.episode, start.step))
 
 
