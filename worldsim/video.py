@@ -54,16 +54,15 @@ class VideoWriter:
         self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self._suffix}")
         self._container: Any = None
         self._stream: Any = None
-        self._images: list[Image.Image] = []
+        self._frames: list[np.ndarray] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, frame_u8: UInt8[np.ndarray, "height width 3"]) -> None:
         """Adds one frame; all frames of a video have one size, which H.264 needs even after scaling."""
-        frame_u8 = enlarge(frame_u8, self.settings.scale)
         if self._suffix == ".gif":
-            self._images.append(Image.fromarray(frame_u8))
+            self._frames.append(frame_u8)
         else:
-            self._encode(frame_u8)
+            self._encode(enlarge(frame_u8, self.settings.scale))
         self.frame_count += 1
 
     def _encode(self, frame_u8: UInt8[np.ndarray, "height width 3"]) -> None:
@@ -72,7 +71,9 @@ class VideoWriter:
         height, width = frame_u8.shape[:2]
         if self._stream is None:
             if height % 2 or width % 2:
-                raise ValueError(f"H.264 needs even sides, not {width}x{height}; choose an even scale or a .gif")
+                raise ValueError(
+                    f"H.264 needs even sides, not {width}x{height}; choose an even scale or a .gif"
+                )
             self._container = av.open(str(self._part), "w")
             rate = Fraction(self.settings.frames_per_s).limit_denominator(1000)
             self._stream = self._container.add_stream("libx264", rate=rate)
@@ -86,13 +87,23 @@ class VideoWriter:
         if not self.frame_count:
             raise ValueError(f"no frame was written to {str(self.path)!r}; a video needs at least one")
         if self._suffix == ".gif":
-            frame_ms = round(1000 / self.settings.frames_per_s)
-            first, *rest = self._images
-            first.save(self._part, format="GIF", save_all=True, append_images=rest, duration=frame_ms, loop=0)
+            self._write_gif()
         else:
             self._container.mux(self._stream.encode())
             self._container.close()
         os.replace(self._part, self.path)
+
+    def _write_gif(self) -> None:
+        """Frames that equal the one before become a longer showing of it; the length in time is kept."""
+        # A GIF counts hundredths of a second: round the times, not the spans, or the speed would be off.
+        times_ms = 10 * np.rint(np.arange(self.frame_count + 1) * 100 / self.settings.frames_per_s).astype(
+            int
+        )
+        spans_ms = np.diff(times_ms).tolist()
+        images = (Image.fromarray(enlarge(frame_u8, self.settings.scale)) for frame_u8 in self._frames)
+        next(images).save(
+            self._part, format="GIF", save_all=True, append_images=images, duration=spans_ms, loop=0
+        )
 
     def discard(self) -> None:
         """Gives up what is not finished: nothing after `close`, the partial file before it."""
@@ -115,7 +126,9 @@ class VideoWriter:
 
 
 def write_video(
-    path: Path, frames_u8: Iterable[UInt8[np.ndarray, "height width 3"]], settings: VideoSettings | None = None
+    path: Path,
+    frames_u8: Iterable[UInt8[np.ndarray, "height width 3"]],
+    settings: VideoSettings | None = None,
 ) -> None:
     """Writes all frames to `path` (.mp4 or .gif)."""
     with VideoWriter(path, settings) as writer:
@@ -141,11 +154,15 @@ def film_strip(
     """
     sizes = {frame.shape for _, frames in rows for frame in frames}
     if len(sizes) != 1:
-        raise ValueError(f"a film strip needs frames of one size, not {sorted(sizes)}; give at least one frame")
+        raise ValueError(
+            f"a film strip needs frames of one size, not {sorted(sizes)}; give at least one frame"
+        )
     height, width, _ = (side * scale for side in sizes.pop())
     columns = max(len(frames) for _, frames in rows)
     row_height = FILM_LABEL_HEIGHT + height + FILM_GAP
-    strip = Image.new("RGB", (columns * (width + FILM_GAP) - FILM_GAP, len(rows) * row_height - FILM_GAP), (24, 24, 28))
+    strip = Image.new(
+        "RGB", (columns * (width + FILM_GAP) - FILM_GAP, len(rows) * row_height - FILM_GAP), (24, 24, 28)
+    )
     draw = ImageDraw.Draw(strip)
     for row, (label, frames) in enumerate(rows):
         top = row * row_height

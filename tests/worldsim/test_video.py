@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from worldsim.video import VideoSettings, VideoWriter, film_strip, write_png, write_video
 
@@ -45,6 +45,18 @@ def test_gif_holds_every_frame(tmp_path: Path) -> None:
     write_video(path, coloured_frames(5), VideoSettings(frames_per_s=10.0, scale=2))
     with Image.open(path) as image:
         assert (image.size, image.n_frames, image.info["duration"]) == ((64, 48), 5, 100)
+
+
+def test_gif_keeps_time(tmp_path: Path) -> None:
+    """Guards against a GIF that runs 4 % fast because each span was rounded, or loses time where nothing moves."""
+    frames = coloured_frames(30)
+    frames[10:20] = [frames[10]] * 10
+    path = tmp_path / "walk.gif"
+    write_video(path, frames, VideoSettings(frames_per_s=8.75, scale=1))
+    with Image.open(path) as image:
+        spans_ms = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+    assert sum(spans_ms) == 3430
+    assert len(spans_ms) == 21
 
 
 @pytest.mark.parametrize("name", ["walk.mp4", "walk.gif"])
