@@ -110,27 +110,32 @@ class ResidualBlock(nn.Module):
         return features + x
 
 
-class SpatialHead(nn.Module):
-    """Feature map -> unit vector through a flatten: *where* in the view something is stays part of it."""
+class Head(nn.Module):
+    """Feature map -> unit vector: from a flatten, which says *where* in the view things are, and from mean and
+    maximum over the view, which say what is in it."""
 
     def __init__(self, channels: int, head_channels: int, height: int, width: int, dim: int):
         super().__init__()
         self.norm = nn.GroupNorm(8, channels)
         self.squeeze = nn.Conv2d(channels, head_channels, 1)
-        self.project = nn.Linear(head_channels * height * width, dim)
+        self.project_layout = nn.Linear(head_channels * height * width, dim)
+        self.project_content = nn.Linear(2 * channels, dim)
 
     def forward(self, features: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
-        vector = self.project(self.squeeze(F.silu(self.norm(features))).flatten(1))
+        x = F.silu(self.norm(features))
+        content = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        vector = self.project_layout(self.squeeze(x).flatten(1)) + self.project_content(content)
         return F.normalize(vector.float(), dim=1)
 
 
 class LearnedDescriptor(ModelMixin, ConfigMixin):
     """Query · key predicts how much of the coming view the past frame behind the key covers.
 
-    One trunk turns every latent, of a key or of a query's window, into a map of half the size. The query
-    joins the maps of its window in residual blocks that the actions steer (FiLM). GroupNorm over the whole
-    frame makes a key indifferent to overall contrast, which is what the model's own, slightly blurred frames
-    lose first.
+    One trunk turns every latent, of a key or of a query's window, into a map of half the size. The query joins the
+    maps of its window in residual blocks that the actions steer (FiLM) to a map of the coming view, and one head
+    reads that map and those of keys alike: the paper's estimate X̂, in features. Before training the query is about
+    the key of the newest latent. GroupNorm over the whole frame makes a key indifferent to overall contrast, which
+    the model's own, slightly blurred frames lose first.
     """
 
     @register_to_config
@@ -148,13 +153,11 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         if height % 2 or width % 2 or hidden % 8:
-            raise ValueError(
-                f"height {height} and width {width} must be even, hidden {hidden} a multiple of 8"
-            )
+            raise ValueError(f"height {height}, width {width} must be even, hidden {hidden} a multiple of 8")
         embedding_dim, condition_dim = 8, 64
         self.stem = nn.Conv2d(channels, hidden, 4, stride=2, padding=1)
         self.trunk = nn.Sequential(ResidualBlock(hidden), ResidualBlock(hidden))
-        self.key_head = SpatialHead(hidden, head_channels, height // 2, width // 2, dim)
+        self.head = Head(hidden, head_channels, height // 2, width // 2, dim)
         self.embeddings = nn.ModuleList(nn.Embedding(steps * size, embedding_dim) for size in factor_sizes)
         self.condition = nn.Sequential(
             nn.Linear(steps * len(factor_sizes) * embedding_dim, 2 * condition_dim),
@@ -163,8 +166,10 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
             nn.SiLU(),
         )
         self.merge = nn.Conv2d(window * (hidden + 1), hidden, 1)
+        with torch.no_grad():
+            self.merge.weight.mul_(0.1)
+            self.merge.weight[:, :hidden, 0, 0] += torch.eye(hidden)
         self.blocks = nn.ModuleList(ResidualBlock(hidden, condition_dim) for _ in range(2))
-        self.query_head = SpatialHead(hidden, head_channels, height // 2, width // 2, dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @classmethod
@@ -183,7 +188,7 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
 
     def keys(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
         """float32 unit vectors of normalised latents."""
-        return self.key_head(self.trunk(self.stem(latents.to(self.dtype))))
+        return self.head(self.trunk(self.stem(latents.to(self.dtype))))
 
     def queries(
         self,
@@ -206,7 +211,7 @@ class LearnedDescriptor(ModelMixin, ConfigMixin):
         condition = self.condition(self._embed(actions))
         for block in self.blocks:
             x = block(x, condition)
-        return self.query_head(x)
+        return self.head(x)
 
     def _embed(self, actions: Int64[Tensor, "batch steps factor"]) -> Float[Tensor, "batch condition_in"]:
         """One vector for each step and factor, joined in order; every step has its own rows of the tables."""
