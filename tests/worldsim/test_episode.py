@@ -14,7 +14,7 @@ import pytest
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter, list_episodes, next_episode_path, recover
 from worldsim.episode_format import part_path
-from worldsim.episode_writer import BATCH
+from worldsim.episode_part import BATCH
 
 SPACE = ActionSpace(
     (
