@@ -1,0 +1,154 @@
+"""Recording the maze: many processes, a kill at any moment, and going on to the very same files."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from worldsim.episode import Episode, list_episodes
+from worldsim.record import RecordSettings, record
+
+ROOT = Path(__file__).parents[2]
+COMMAND = """
+import sys
+from pathlib import Path
+from worldsim.record import RecordSettings, record
+if __name__ == "__main__":
+    record(RecordSettings(out=Path(sys.argv[1]), episodes=2, workers=2, steps=int(sys.argv[2])))
+"""
+
+
+def start_recording(folder: Path, steps: int) -> subprocess.Popen[str]:
+    script = folder.parent / "record_it.py"
+    script.write_text(COMMAND)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(folder), str(steps)]
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_parts(folder: Path, size: int) -> list[Path]:
+    for _ in range(600):
+        parts = sorted(folder.glob("*.part"))
+        if len(parts) == 2 and all(part.stat().st_size > size for part in parts):
+            return parts
+        time.sleep(0.05)
+    raise AssertionError(f"no parts of {size} bytes: {[(p, p.stat().st_size) for p in folder.iterdir()]}")
+
+
+def wait_until_free(folder: Path) -> None:
+    """Processes whose parent was killed notice it within a batch; until then they hold their files."""
+    for _ in range(100):
+        try:
+            for part in folder.glob("*.part"):
+                with h5py.File(part, "r"):
+                    pass
+            return
+        except BlockingIOError:
+            time.sleep(0.05)
+        except OSError:
+            return
+    raise AssertionError("the workers outlived their parent")
+
+
+def same(one: Path, other: Path) -> bool:
+    with Episode.open(one) as a, Episode.open(other) as b:
+        columns = ("actions", "poses", "rooms", "tics", "frame_crcs")
+        return a.header == b.header and all(np.array_equal(getattr(a, c), getattr(b, c)) for c in columns)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "episodes"
+    report = record(RecordSettings(out=folder, episodes=2, workers=1, steps=400))
+    assert report.frames == report.new_frames == 2 * 401
+    return folder
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_killed_recording_goes_on_to_the_same_files(
+    tmp_path: Path, reference: Path, whole_group: bool
+) -> None:
+    """Guards against a rerun that starts over, skips, or goes on with another state of player or engine."""
+    folder = tmp_path / "episodes"
+    with start_recording(folder, 400) as process:
+        wait_for_parts(folder, 1_000_000)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    wait_until_free(folder)
+    assert list(folder.glob("*.part")), "it finished before the kill: the test saw nothing"
+    report = record(RecordSettings(out=folder, episodes=2, workers=2, steps=400))
+    assert report.frames == 802
+    assert not list(folder.glob("*.part*"))
+    for mine, expected in zip(list_episodes(folder), list_episodes(reference), strict=True):
+        assert same(mine, expected)
+
+
+def test_interrupt_keeps_every_frame(tmp_path: Path, reference: Path) -> None:
+    """Guards against Ctrl-C leaving torn files or processes behind."""
+    folder = tmp_path / "episodes"
+    with start_recording(folder, 400) as process:
+        wait_for_parts(folder, 500_000)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in stderr
+    for part in folder.glob("*.part"):
+        with h5py.File(part) as file:
+            assert file["frames"].shape[0] == file["poses"].shape[0] > 20
+    record(RecordSettings(out=folder, episodes=2, workers=1, steps=400))
+    assert all(same(a, b) for a, b in zip(list_episodes(folder), list_episodes(reference), strict=True))
+
+
+def test_part_of_another_trajectory_is_recorded_anew(
+    tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against going on after frames that the engine does not make, or going wrong without a word."""
+    folder = tmp_path / "episodes"
+    shutil.copytree(reference, folder)
+    (folder / "episode_000001.h5").rename(folder / "episode_000001.h5.part")
+    with h5py.File(folder / "episode_000001.h5.part", "r+") as file:
+        file["poses"][7, 0] += 1
+    record(RecordSettings(out=folder, episodes=2, workers=1, steps=400))
+    assert (
+        "episode_000001.h5.part does not replay in this engine; it is recorded anew"
+        in capsys.readouterr().err
+    )
+    assert same(folder / "episode_000001.h5", reference / "episode_000001.h5")
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, reference: Path) -> None:
+    """Guards against a folder that mixes lengths or seeds; more episodes of the same kind are welcome."""
+    folder = tmp_path / "episodes"
+    shutil.copytree(reference, folder)
+    before = {path: path.read_bytes() for path in folder.glob("*.h5")}
+    with pytest.raises(ValueError, match="was recorded with steps 400, not 300; give the same again"):
+        record(RecordSettings(out=folder, episodes=2, workers=1, steps=300))
+    with pytest.raises(ValueError, match="was recorded with held_out False, not True"):
+        record(RecordSettings(out=folder, episodes=2, workers=1, steps=400, held_out=True))
+    report = record(RecordSettings(out=folder, episodes=3, workers=1, steps=400))
+    assert report.new_frames == 401
+    assert all(path.read_bytes() == content for path, content in before.items())
+    (folder / "recording.json").unlink()
+    with pytest.raises(ValueError, match=r"holds episode_00000\d\.h5 but no recording\.json"):
+        record(RecordSettings(out=folder, episodes=3, workers=1, steps=400))
+
+
+def test_training_and_held_out_maps_never_meet(tmp_path: Path) -> None:
+    """Guards against evaluating on maps that were trained on."""
+    settings = RecordSettings(out=tmp_path, episodes=10, seed=999_990)
+    assert settings.map_seed(9) == 999_999
+    assert RecordSettings(out=tmp_path, held_out=True).map_seed(3) == 1_000_003
+    with pytest.raises(ValueError, match=r"seed 999991 with 10 episodes leaves the map seeds 0\.\.999999"):
+        RecordSettings(out=tmp_path, episodes=10, seed=999_991)
+    with pytest.raises(ValueError, match="workers 0 is not at least 1"):
+        RecordSettings(out=tmp_path, workers=0)
