@@ -13,7 +13,6 @@ PANEL = (18, 19, 24)
 BRIGHT = (236, 236, 240)
 DIM = (150, 153, 165)
 ACCENT = (255, 196, 92)
-TEXT_LINES = 4
 PHASES = {
     "loading": "loading…",
     "playing": "playing",
@@ -49,8 +48,8 @@ class Hud:
 
     def height_px(self, snapshot: Snapshot) -> int:
         """Height of the panel: it depends on whether the world remembers, not on what it just recalled."""
-        text_px = TEXT_LINES * self._line_px + 2 * self.settings.margin_px
-        if snapshot.memory_mode in (None, "off"):
+        text_px = text_lines(snapshot) * self._line_px + 2 * self.settings.margin_px
+        if not remembers(snapshot):
             return text_px
         return text_px + self.settings.thumbnail_px + self._line_px + self.settings.margin_px
 
@@ -59,16 +58,18 @@ class Hud:
         target.fill(PANEL, panel)
         target.set_clip(panel)
         left, top = panel.left + self.settings.margin_px, panel.top + self.settings.margin_px
-        state = PHASES[snapshot.phase]
-        right = self._write(target, state, (left, top), ACCENT if snapshot.phase != "playing" else BRIGHT)
+        state = ACCENT if snapshot.phase != "playing" else BRIGHT
+        right = self._write(target, PHASES[snapshot.phase], (left, top), state)
         self._write(target, speed_line(snapshot), (max(right + 18, left + 150), top), BRIGHT)
-        self._write(target, world_line(snapshot), (left, top + self._line_px), BRIGHT)
-        self._write(target, keys_line(snapshot), (left, top + 2 * self._line_px), DIM)
-        self._write(target, self._commands_line, (left, top + 3 * self._line_px), DIM)
-        if snapshot.memory_mode not in (None, "off"):
-            self._paint_recalled(
-                target, (left, top + TEXT_LINES * self._line_px + self.settings.margin_px), panel, snapshot
-            )
+        lines = [(world_line(snapshot), BRIGHT), (keys_line(snapshot), DIM), (self._commands_line, DIM)]
+        if snapshot.memory_mode is not None:
+            lines.insert(1, (stages_line(snapshot), DIM))
+        for text, colour in lines:
+            top += self._line_px
+            self._write(target, text, (left, top), colour)
+        if remembers(snapshot):
+            top += self._line_px + self.settings.margin_px
+            self._paint_recalled(target, (left, top), panel, snapshot)
         target.set_clip(None)
 
     def write_centred(self, target: pygame.Surface, text: str, area: pygame.Rect) -> None:
@@ -117,12 +118,28 @@ class Hud:
             left += max(width, label.get_width()) + self.settings.margin_px
 
 
+def remembers(snapshot: Snapshot) -> bool:
+    """Whether this world ever recalls anything."""
+    return snapshot.memory_mode not in (None, "off")
+
+
+def text_lines(snapshot: Snapshot) -> int:
+    """Lines of the panel: an engine has no stages to tell of."""
+    return 4 if snapshot.memory_mode is None else 5
+
+
 def speed_line(snapshot: Snapshot) -> str:
-    """Frames a second, latency, and where it goes."""
+    """Frames a second and latency."""
     rate = "-" if snapshot.frames_per_s is None else f"{snapshot.frames_per_s:.1f}"
     latency = "-" if snapshot.latency_p50_s is None else f"{1000 * snapshot.latency_p50_s:.0f} ms"
-    stages = "   ".join(f"{name} {1000 * part_s:.0f}" for name, part_s in snapshot.timings_s.items())
-    return f"{rate} fps    latency p50: {latency}" + (f"    {stages}" if stages else "")
+    return f"{rate} fps    latency p50: {latency}"
+
+
+def stages_line(snapshot: Snapshot) -> str:
+    """Where the time of the last section went."""
+    if not snapshot.timings_s:
+        return ""
+    return "ms:   " + "   ".join(f"{name} {1000 * part_s:.0f}" for name, part_s in snapshot.timings_s.items())
 
 
 def keys_line(snapshot: Snapshot) -> str:
@@ -143,6 +160,5 @@ def world_line(snapshot: Snapshot) -> str:
         kept = "" if snapshot.memory_frames is None else f" ({snapshot.memory_frames} frames)"
         parts.append(f"memory {snapshot.memory_mode}{kept}")
     if snapshot.recalled:
-        ages = [recalled.age for recalled in snapshot.recalled]
-        parts.append(f"recalled {len(ages)}, {min(ages)} to {max(ages)} frames ago")
+        parts.append(f"recalled {len(snapshot.recalled)}")
     return "   ".join(parts)
