@@ -2,9 +2,10 @@
 
 import multiprocessing
 import signal
+import threading
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -67,7 +68,8 @@ def run_jobs(
     something the user can mend or its process was killed; RuntimeError with its traceback for anything else.
     Whatever ends it, all processes have ended before this returns.
     """
-    crew = [_start(open_runner, arguments) for _ in range(workers)]
+    with _without_interrupts():
+        crew = [_start(open_runner, arguments) for _ in range(workers)]
     try:
         return _dispatch(crew, list(jobs), on_frames, on_line)
     finally:
@@ -76,6 +78,19 @@ def run_jobs(
         for worker in crew:
             worker.process.join(timeout=20)
             worker.process.kill()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Have processes started in the block ignore Ctrl-C, which reaches the whole group: the parent tells them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(open_runner: Callable[..., AbstractContextManager[Runner]], arguments: tuple[Any, ...]) -> _Worker:
@@ -132,7 +147,7 @@ def _serve(
     open_runner: Callable[..., AbstractContextManager[Runner]],
     arguments: tuple[Any, ...],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's start may have set its own handler again
     reporter = Reporter(connection)
     with suppress(Stopped, EOFError, ConnectionResetError):
         try:

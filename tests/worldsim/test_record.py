@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from worldsim.episode import Episode, list_episodes
 from worldsim.record import RecordSettings, record
 
 ROOT = Path(__file__).parents[2]
+STEPS = 700
 COMMAND = """
 import sys
 from pathlib import Path
@@ -25,23 +27,23 @@ if __name__ == "__main__":
 """
 
 
-def start_recording(folder: Path, steps: int) -> subprocess.Popen[str]:
+def start_recording(folder: Path) -> subprocess.Popen[str]:
     script = folder.parent / "record_it.py"
     script.write_text(COMMAND)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), str(folder), str(steps)]
+    command = [sys.executable, str(script), str(folder), str(STEPS)]
     return subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
-def wait_for_parts(folder: Path, size: int) -> list[Path]:
-    for _ in range(600):
-        parts = sorted(folder.glob("*.part"))
-        if len(parts) == 2 and all(part.stat().st_size > size for part in parts):
-            return parts
-        time.sleep(0.05)
-    raise AssertionError(f"no parts of {size} bytes: {[(p, p.stat().st_size) for p in folder.iterdir()]}")
+def wait_for_part(folder: Path, size: int) -> None:
+    for _ in range(3000):
+        with suppress(FileNotFoundError):  # renamed between the listing and the look
+            if any(part.stat().st_size > size for part in folder.glob("*.part")):
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"no part of {size} bytes: {[(p, p.stat().st_size) for p in folder.iterdir()]}")
 
 
 def wait_until_free(folder: Path) -> None:
@@ -68,8 +70,8 @@ def same(one: Path, other: Path) -> bool:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "episodes"
-    report = record(RecordSettings(out=folder, episodes=2, workers=1, steps=400))
-    assert report.frames == report.new_frames == 2 * 401
+    report = record(RecordSettings(out=folder, episodes=2, workers=1, steps=STEPS))
+    assert report.frames == report.new_frames == 2 * (STEPS + 1)
     return folder
 
 
@@ -79,16 +81,16 @@ def test_killed_recording_goes_on_to_the_same_files(
 ) -> None:
     """Guards against a rerun that starts over, skips, or goes on with another state of player or engine."""
     folder = tmp_path / "episodes"
-    with start_recording(folder, 400) as process:
-        wait_for_parts(folder, 1_000_000)
+    with start_recording(folder) as process:
+        wait_for_part(folder, 1_000_000)
         if whole_group:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
     wait_until_free(folder)
     assert list(folder.glob("*.part")), "it finished before the kill: the test saw nothing"
-    report = record(RecordSettings(out=folder, episodes=2, workers=2, steps=400))
-    assert report.frames == 802
+    report = record(RecordSettings(out=folder, episodes=2, workers=2, steps=STEPS))
+    assert report.frames == 2 * (STEPS + 1)
     assert not list(folder.glob("*.part*"))
     for mine, expected in zip(list_episodes(folder), list_episodes(reference), strict=True):
         assert same(mine, expected)
@@ -97,15 +99,15 @@ def test_killed_recording_goes_on_to_the_same_files(
 def test_interrupt_keeps_every_frame(tmp_path: Path, reference: Path) -> None:
     """Guards against Ctrl-C leaving torn files or processes behind."""
     folder = tmp_path / "episodes"
-    with start_recording(folder, 400) as process:
-        wait_for_parts(folder, 500_000)
+    with start_recording(folder) as process:
+        wait_for_part(folder, 500_000)
         os.killpg(process.pid, signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in stderr
     for part in folder.glob("*.part"):
         with h5py.File(part) as file:
-            assert file["frames"].shape[0] == file["poses"].shape[0] > 20
-    record(RecordSettings(out=folder, episodes=2, workers=1, steps=400))
+            assert file["frames"].shape[0] == file["poses"].shape[0] > 0
+    record(RecordSettings(out=folder, episodes=2, workers=1, steps=STEPS))
     assert all(same(a, b) for a, b in zip(list_episodes(folder), list_episodes(reference), strict=True))
 
 
@@ -118,7 +120,7 @@ def test_part_of_another_trajectory_is_recorded_anew(
     (folder / "episode_000001.h5").rename(folder / "episode_000001.h5.part")
     with h5py.File(folder / "episode_000001.h5.part", "r+") as file:
         file["poses"][7, 0] += 1
-    record(RecordSettings(out=folder, episodes=2, workers=1, steps=400))
+    record(RecordSettings(out=folder, episodes=2, workers=1, steps=STEPS))
     assert (
         "episode_000001.h5.part does not replay in this engine; it is recorded anew"
         in capsys.readouterr().err
@@ -131,16 +133,16 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, reference
     folder = tmp_path / "episodes"
     shutil.copytree(reference, folder)
     before = {path: path.read_bytes() for path in folder.glob("*.h5")}
-    with pytest.raises(ValueError, match="was recorded with steps 400, not 300; give the same again"):
+    with pytest.raises(ValueError, match=f"was recorded with steps {STEPS}, not 300; give the same again"):
         record(RecordSettings(out=folder, episodes=2, workers=1, steps=300))
     with pytest.raises(ValueError, match="was recorded with held_out False, not True"):
-        record(RecordSettings(out=folder, episodes=2, workers=1, steps=400, held_out=True))
-    report = record(RecordSettings(out=folder, episodes=3, workers=1, steps=400))
-    assert report.new_frames == 401
+        record(RecordSettings(out=folder, episodes=2, workers=1, steps=STEPS, held_out=True))
+    report = record(RecordSettings(out=folder, episodes=3, workers=1, steps=STEPS))
+    assert report.new_frames == STEPS + 1
     assert all(path.read_bytes() == content for path, content in before.items())
     (folder / "recording.json").unlink()
     with pytest.raises(ValueError, match=r"holds episode_00000\d\.h5 but no recording\.json"):
-        record(RecordSettings(out=folder, episodes=3, workers=1, steps=400))
+        record(RecordSettings(out=folder, episodes=3, workers=1, steps=STEPS))
 
 
 def test_training_and_held_out_maps_never_meet(tmp_path: Path) -> None:
