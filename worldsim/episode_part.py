@@ -95,6 +95,17 @@ class PartFile:
         )
         self.datasets = {name: self.file[name] for name in DATASETS}
 
+    def abandon(self) -> None:
+        """Close without writing any more, after a write that failed: the file stays as it was last flushed.
+
+        HDF5 would write what it still holds in memory into a file that cannot grow, and tear it.
+        """
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self.file.id.get_vfd_handle())
+        os.close(null)
+        with suppress(OSError, RuntimeError):
+            self.file.close()
+
     def finish(self) -> None:
         """Mark the episode complete and close the file."""
         self.file.attrs["complete"] = True

@@ -1,5 +1,6 @@
 """Writing episodes so that a kill at any moment loses at most the last 30 frames."""
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -115,8 +116,17 @@ class EpisodeWriter:
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
-        if writing is not None:
+        if writing is None:
+            return
+        try:
             writing.result()
+        except OSError as error:
+            self._rows.clear()
+            self._file.abandon()
+            if error.errno is None:
+                raise
+            # HDF5's own message takes half a screen
+            raise OSError(error.errno, os.strerror(error.errno), str(part_path(self.path))) from None
 
     def column(self, name: str) -> np.ndarray:
         """A column of what was appended so far, such as "actions" or "frame_crcs"."""

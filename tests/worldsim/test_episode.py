@@ -161,6 +161,34 @@ def test_kill_loses_at_most_thirty_frames(tmp_path: Path, lines: int) -> None:
         assert_equal(episode, trajectory(3000), len(episode))
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_episode import HEADER, EpisodeWriter, trajectory, write
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    with EpisodeWriter(Path(sys.argv[1]), HEADER) as writer:
+        write(writer, trajectory(3000))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_cannot_grow_keeps_what_it_has(tmp_path: Path) -> None:
+    """Guards against a full disk that costs the whole episode, a crash at exit, or a message of half a screen."""
+    path = tmp_path / "episode_000000.h5"
+    command = [sys.executable, "-c", FULL, str(path), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"[Errno 27] File too large: '{path}.part'\n"
+    assert recover(path) == path
+    with Episode.open(path) as episode:
+        assert len(episode) > 60
+        assert_equal(episode, trajectory(3000), len(episode))
+
+
 def test_recover_keeps_the_sound_beginning(tmp_path: Path) -> None:
     """Guards against trusting torn chunks: a kill inside a flush can leave frames that point beyond the file."""
     path, data = tmp_path / "episode_000000.h5", trajectory(90)
