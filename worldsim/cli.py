@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import tyro
@@ -71,6 +72,11 @@ COMMANDS = (
         "third: the transformer that makes the frames",
     ),
     Command(
+        ("evaluate", "replay"),
+        "worldsim.cli:evaluate_replay",
+        "do recorded episodes replay bit for bit in the engine?",
+    ),
+    Command(
         ("evaluate", "autoencoder"),
         "worldsim.evaluation.autoencoder:run_autoencoder",
         "what encoding and decoding loses: the ceiling of every other figure",
@@ -96,6 +102,23 @@ COMMANDS = (
 )
 
 SUMMARY = "Record real worlds, train a world model on them, and measure how well it remembers."
+
+
+def evaluate_replay(data: Path, workers: int | None = None) -> None:
+    """Replay recorded episodes in the engine: every frame and pose must come out the same, bit for bit.
+
+    The exit code is 1 if anything differs.
+
+    Args:
+        data: Folder of recorded episodes.
+        workers: Processes, each with an engine; None takes all cores.
+    """
+    from worldsim.replay import replay
+
+    report = replay(data, workers)
+    print(report.table())
+    if not report.exact:
+        raise SystemExit(1)
 
 
 def overview(prefix: tuple[str, ...]) -> str:
