@@ -2,8 +2,6 @@
 
 import ctypes
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from pathlib import Path
@@ -14,6 +12,7 @@ from jaxtyping import Float32, UInt8
 from vizdoom import Button, GameVariable
 
 from envs.colours import GAME_WAD
+from envs.engine_folder import EngineFolder
 from envs.palette import textures_lump
 from envs.wad import MapSlots
 
@@ -38,10 +37,10 @@ def _leave_games_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_games_to_parent)
 
 
-def _stop(game: vizdoom.DoomGame, folder: str, owner: int) -> None:
+def _stop(game: vizdoom.DoomGame, folder: EngineFolder, owner: int) -> None:
     if os.getpid() == owner:
         game.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.delete()
 
 
 class Engine:
@@ -59,10 +58,11 @@ class Engine:
             )
         self.depth = depth
         self._owner = os.getpid()
-        folder = tempfile.mkdtemp(prefix="worldsim-maze-")
-        self._slots = MapSlots(Path(folder) / "maps.wad", [("TEXTURES", textures_lump())])
+        folder = EngineFolder()
+        self._slots = MapSlots(folder.path / "maps.wad", [("TEXTURES", textures_lump())])
         self._slots.put(textmap)  # the engine does not survive a start on a map without text
-        self._game = _new_game(resolution, depth, str(self._slots.path))
+        self._game = _new_game(resolution, depth, self._slots.path)
+        self._game.set_vizdoom_path(str(folder.executable()))
         _games.add(self._game)
         self._stop = weakref.finalize(self, _stop, self._game, folder, self._owner)
         try:
@@ -73,11 +73,11 @@ class Engine:
                 f"the engine did not start: {_one_line(error)}; check the vizdoom package"
             ) from error
 
-    def _start(self, folder: str) -> None:
+    def _start(self, folder: EngineFolder) -> None:
         # Engines that share a working folder race on ./_vizdoom; only the start looks at it.
         with _start_lock:
             before = os.getcwd()
-            os.chdir(folder)
+            os.chdir(folder.path)
             try:
                 self._game.init()
             finally:
@@ -140,10 +140,10 @@ class Engine:
         self._stop()
 
 
-def _new_game(resolution: vizdoom.ScreenResolution, depth: bool, wad: str) -> vizdoom.DoomGame:
+def _new_game(resolution: vizdoom.ScreenResolution, depth: bool, wad: Path) -> vizdoom.DoomGame:
     game = vizdoom.DoomGame()
     game.set_doom_game_path(str(GAME_WAD))
-    game.set_doom_scenario_path(wad)
+    game.set_doom_scenario_path(str(wad))
     game.set_doom_map("map01")
     game.set_screen_resolution(resolution)
     game.set_screen_format(vizdoom.ScreenFormat.DOOM_256_COLORS8)

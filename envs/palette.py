@@ -50,7 +50,7 @@ RECOLOURS: tuple[Recolour, ...] = (
         height=64,
         translation="80:111=[255,255,120]:[80,70,0]",
         is_flat=True,
-    ),  # fmt: skip
+    ),
     Recolour(name="WSPLAINR", base="FLAT19", width=64, height=64, translation="96:104=22:34", is_flat=True),
 )
 

@@ -1,0 +1,64 @@
+"""The working folder of one engine process: made, marked as in use, deleted, also after a crash of its owner."""
+
+import fcntl
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import vizdoom
+
+_PREFIX = "worldsim-maze-"
+_SETTLED_S = 60.0  # a younger folder may belong to an engine that is just starting
+
+# The engine waits for ever once its owner is killed, so it asks the kernel to end with it (1 = PR_SET_PDEATHSIG).
+_GUARD = """import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class EngineFolder:
+    """A new folder for temporary files, locked as long as its owner lives."""
+
+    def __init__(self) -> None:
+        _delete_abandoned()
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def executable(self) -> Path:
+        """Return the program to start: on Linux a script that ties the engine's life to this process."""
+        engine = Path(vizdoom.__file__).with_name("vizdoom")
+        if sys.platform != "linux" or os.statvfs(self.path).f_flag & os.ST_NOEXEC:
+            return engine
+        guard, script = self.path / "guard.py", self.path / "engine"
+        guard.write_text(_GUARD)
+        words = [sys.executable, "-I", "-S", str(guard), str(os.getpid()), str(engine)]
+        script.write_text("#!/bin/sh\nexec " + shlex.join(words) + ' "$@"\n')
+        script.chmod(0o700)
+        return script
+
+    def delete(self) -> None:
+        """Delete the folder and everything in it; harmless when done twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _delete_abandoned() -> None:
+    """Delete folders whose owner was killed: nobody holds their lock."""
+    for path in Path(tempfile.gettempdir()).glob(_PREFIX + "*/lock"):
+        try:
+            if time.time() - path.stat().st_mtime < _SETTLED_S:
+                continue
+            with path.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+        except OSError:  # in use, another user's, or deleted by another process at this moment
+            continue
