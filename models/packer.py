@@ -44,7 +44,7 @@ class LatentPatchifier(nn.Module):
         self.proj = nn.Conv3d(channels, width, kernel_size=size, stride=size)
 
     def forward(
-        self, latents: Float[Tensor, "batch frame channel height width"]
+        self, latents: Float[Tensor, "batch frame channel rows cols"]
     ) -> Float[Tensor, "batch group token width"]:
         size = (self.kernel.frames, self.kernel.rows, self.kernel.cols)
         video = pad_to_multiple(latents.transpose(1, 2), size)
@@ -97,6 +97,8 @@ class HistoryPacker(nn.Module):
         self.age = nn.Sequential(nn.Linear(2 * _AGE_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.level_embedding = nn.Parameter(torch.randn(len(kernels) + 1, width) * 0.02)
         cos, sin = self._phases(height, width_cells, head_dim)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 

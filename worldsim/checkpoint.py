@@ -62,11 +62,11 @@ class WorldModels:
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.device
+        return self.transformer.patchify.proj.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.transformer.dtype
+        return self.transformer.patchify.proj.weight.dtype
 
 
 def default_checkpoint() -> Path:

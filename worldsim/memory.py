@@ -109,8 +109,8 @@ class Memory:
         wanted = min(candidates_needed(count, self.settings.gap_frames), older)
         if query is None:
             query = np.zeros(self._index.settings.dim, np.float32)
-        search = {"hybrid": "hybrid", "cosine": "cosine", "oracle": "cosine", "time": "time"}[self.mode]
-        scores, ids = self._index.search(query[None], self._length, wanted, exclude_from=older, mode=search)
+        mode = "cosine" if self.mode == "oracle" else self.mode
+        scores, ids = self._index.search(query[None], self._length, wanted, exclude_from=older, mode=mode)
         choice, real = spread(
             torch.from_numpy(scores),
             torch.from_numpy(ids),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Float32, Int, Int64, UInt8
 from torch import Tensor
 
 from models.flow import sample
@@ -92,10 +92,11 @@ class World:
     ) -> None:
         """Append frames that the world did not make: an opening, or true history in evaluation."""
         latents = latents.to(self.models.device)
-        self.memory.append(latents, actions.long(), self._keys(latents))
+        self.memory.append(latents, actions.long(), self.keys(latents))
 
     @torch.no_grad()
-    def _keys(self, latents: Float[Tensor, "n channel height width"]) -> np.ndarray | None:
+    def keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
+        """Descriptor keys of latents; None where this world's memory looks at none."""
         if self.settings.memory_mode in ("off", "random"):
             return None
         return self._key_model.keys(latents.to(self.models.dtype)).float().cpu().numpy()
@@ -147,7 +148,7 @@ def step_worlds(
     actions: Int[Tensor, "batch section factor"],
     coming: Float[Tensor, "batch section channel height width"] | None = None,
 ) -> list[Section]:
-    """One section for each of several worlds of the same model, in one batch.
+    """One section for each of several worlds of the same model and memory mode, in one batch.
 
     `coming` holds the true coming latents; only worlds in oracle mode look at it (ValueError if they lack it).
     """
@@ -170,8 +171,10 @@ def step_worlds(
         models.autoencoder.decode_frames(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
     )
     clock.lap("decode")
+    keys = worlds[0].keys(latents.flatten(0, 1))
     for i, world in enumerate(worlds):
-        world.observe(latents[i], actions[i])
+        own = None if keys is None else keys[i * world.section_length : (i + 1) * world.section_length]
+        world.memory.append(latents[i], actions[i], own)
         world.steps += 1
     clock.lap("append")
     return [

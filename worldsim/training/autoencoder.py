@@ -25,7 +25,7 @@ class AutoencoderTraining:
 
     data: Path
     """folder of recorded episodes"""
-    run: Path
+    out: Path
     """folder of this training: states, logs and the checkpoint it grows into; run again to go on"""
     preset: str = "default"
     """tiny, default or large"""
@@ -89,7 +89,7 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
         model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
     )
     state = TrainingState(model, [optimizer])
-    loop = TrainingLoop("autoencoder", settings.run, state, settings.loop, processes)
+    loop = TrainingLoop("autoencoder", settings.out, state, settings.loop, processes)
     share = settings.frames // processes.count
     frames = sample_frames(paths, share, settings.workers, processes.device, processes.main)
     parameters = list(model.parameters())
@@ -129,7 +129,7 @@ def finish_autoencoder(
     )
     model.fit_statistics(raw)
     model.to(memory_format=torch.contiguous_format)
-    keep_component(model, "autoencoder", settings.run, processes)
+    keep_component(model, "autoencoder", settings.out, processes)
     processes.leave()
 
 

@@ -22,7 +22,7 @@ def trained_component(run: Path, name: str) -> Any:
         command = {"autoencoder": "autoencoder", "descriptor": "descriptor", "pooled": "descriptor"}.get(
             name, "model"
         )
-        raise FileNotFoundError(f"{folder / name} is missing; run worldsim train {command} --run {run} first")
+        raise FileNotFoundError(f"{folder / name} is missing; run worldsim train {command} --out {run} first")
     return load_component(folder, name).eval().requires_grad_(False)
 
 

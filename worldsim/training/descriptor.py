@@ -28,7 +28,7 @@ class DescriptorTraining:
 
     data: Path
     """folder of recorded episodes"""
-    run: Path
+    out: Path
     """the run folder that `worldsim train autoencoder` filled"""
     preset: str = "default"
     """tiny, default or large"""
@@ -40,7 +40,9 @@ class DescriptorTraining:
     """episodes a step and process; all their past frames are candidates"""
     queries: int = 32
     """queries an episode"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
+    sharpness: float = 3.0
+    """power of the covisibility in the target: above 1, the best frames count more than the many fair ones"""
     noise: float = 0.3
     """highest noise level on latents: keys and queries must work on the model's own frames too"""
     horizons: tuple[int, ...] = (0, 2, 4)
@@ -54,9 +56,9 @@ def train_descriptor(settings: DescriptorTraining) -> None:
     """Train, and write `descriptor/` and `pooled/` into the run's checkpoint folder."""
     processes = Processes.join(settings.device)
     sizes = preset(settings.preset)
-    autoencoder = trained_component(settings.run, "autoencoder").to(processes.device)
+    autoencoder = trained_component(settings.out, "autoencoder").to(processes.device)
     paths = own_share(list_episodes(settings.data), processes.rank, processes.count)
-    cache = settings.run / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
+    cache = settings.out / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
     episodes = cached_latents(paths, autoencoder, cache, settings.workers, processes.main)
     torch.manual_seed(settings.seed)
     model = LearnedDescriptor.from_settings(sizes.descriptor)
@@ -65,7 +67,7 @@ def train_descriptor(settings: DescriptorTraining) -> None:
     processes.same_start(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     state = TrainingState(model, [optimizer], decay=0.995)
-    loop = TrainingLoop("descriptor", settings.run, state, settings.loop, processes)
+    loop = TrainingLoop("descriptor", settings.out, state, settings.loop, processes)
     parameters = list(model.parameters())
 
     def take_step(step: int) -> dict[str, Tensor]:
@@ -82,10 +84,10 @@ def train_descriptor(settings: DescriptorTraining) -> None:
 
     loop.train(take_step)
     state.average.copy_to(model)
-    keep_component(model, "descriptor", settings.run, processes)
+    keep_component(model, "descriptor", settings.out, processes)
     pooled = PooledDescriptor(channels=sizes.autoencoder.latent_channels).to(processes.device)
     pooled.fit(episodes.latents[:, :: max(1, episodes.latents.shape[1] // 8)].flatten(0, 1)[:4096].float())
-    keep_component(pooled, "pooled", settings.run, processes)
+    keep_component(pooled, "pooled", settings.out, processes)
     processes.leave()
 
 
@@ -118,7 +120,7 @@ def descriptor_loss(
     queries = make_queries(model, recent, present, actions, section)
     relevance, valid = _targets(episodes, chosen, moments, reach, settings)
     repeated = keys[moments.episode]
-    loss = coverage_loss(queries, repeated, relevance, valid, model.logit_scale)
+    loss = coverage_loss(queries, repeated, relevance**settings.sharpness, valid, model.logit_scale)
     scores = torch.einsum("bd,bnd->bn", queries.detach().float(), repeated.detach().float())
     return loss, coverage_at_k(scores, relevance, valid, 4)
 

@@ -21,6 +21,9 @@ class LoopSettings:
 
     steps: int = 10_000
     """optimiser steps in all, earlier runs included; the learning rate falls over the last fifth"""
+    total_minutes: float | None = None
+    """minutes in all, earlier runs included, where that is what is scarce: training ends, and the learning rate has
+    fallen, when steps or minutes are used up; only a training planned by steps alone repeats itself exactly"""
     max_minutes: float | None = None
     """stop this run after so many minutes, state saved; the next run goes on"""
     warmup_steps: int = 200
@@ -32,11 +35,13 @@ class LoopSettings:
     """steps between previews (film strips in TensorBoard)"""
 
 
-def learning_rate_factor(step: int, settings: LoopSettings) -> float:
+def learning_rate_factor(step: int, minutes: float, settings: LoopSettings) -> float:
     """Warm up, hold, and fall linearly to 2 % over the last fifth (warmup–stable–decay, Hu et al. 2024)."""
     warmup = min(1.0, (step + 1) / settings.warmup_steps)
-    left = (settings.steps - step) / max(1.0, 0.2 * settings.steps)
-    return warmup * min(1.0, max(0.02, left))
+    left = 1 - step / settings.steps
+    if settings.total_minutes is not None:
+        left = min(left, 1 - minutes / settings.total_minutes)
+    return warmup * min(1.0, max(0.02, left / 0.2))
 
 
 class TrainingLoop:
@@ -55,7 +60,7 @@ class TrainingLoop:
         self.writer = SummaryWriter(str(run / "tensorboard" / name)) if processes.main else None
 
     def set_learning_rate(self) -> None:
-        factor = learning_rate_factor(self.state.step, self.settings)
+        factor = learning_rate_factor(self.state.step, self.state.minutes, self.settings)
         groups = [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
         for group, base in zip(groups, self._base, strict=True):
             group["lr"] = base * factor
@@ -81,14 +86,13 @@ class TrainingLoop:
             state.step += 1
             bar.update()
             if state.step % settings.log_steps == 0 or state.step == settings.steps:
-                state.minutes = minutes_before + (time.monotonic() - begun) / 60
+                run_minutes = self.processes.agreed((time.monotonic() - begun) / 60)
+                state.minutes = minutes_before + run_minutes
                 self._log(values, bar)
                 values = {}
-                over = (
-                    settings.max_minutes is not None
-                    and (time.monotonic() - begun) / 60 > settings.max_minutes
-                )
-                if self.processes.agreed(over):
+                if run_minutes > (settings.max_minutes or float("inf")):
+                    break
+                if state.minutes > (settings.total_minutes or float("inf")):
                     break
                 if self.processes.main and (time.monotonic() - saved) / 60 > settings.save_minutes:
                     state.save(self.path)

@@ -33,7 +33,7 @@ class ModelTraining:
 
     data: Path
     """folder of recorded episodes"""
-    run: Path
+    out: Path
     """the run folder that `worldsim train autoencoder` and `… descriptor` filled"""
     preset: str = "default"
     """tiny, default or large"""
@@ -224,12 +224,12 @@ def train_model(settings: ModelTraining) -> None:
     processes = Processes.join(settings.device)
     sizes = preset(settings.preset)
     autoencoder, descriptor, pooled = (
-        trained_component(settings.run, name).to(processes.device)
+        trained_component(settings.out, name).to(processes.device)
         for name in ("autoencoder", "descriptor", "pooled")
     )
     paths = list_episodes(settings.data)
     own_paths = own_share(paths, processes.rank, processes.count)
-    cache = settings.run / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
+    cache = settings.out / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
     everything = cached_latents(own_paths, autoencoder, cache, settings.workers, processes.main)
     episodes, validation = everything.split(settings.validation_episodes)
     torch.manual_seed(settings.seed)
@@ -243,12 +243,12 @@ def train_model(settings: ModelTraining) -> None:
     trainer = ModelTrainer(model, episodes, recall, sizes, settings, processes)
     if settings.compile:
         compile_blocks(model)
-    loop = TrainingLoop("model", settings.run, trainer.state, settings.loop, processes)
+    loop = TrainingLoop("model", settings.out, trainer.state, settings.loop, processes)
     averaged = WorldTransformer.of(sizes.transformer).to(processes.device).eval().requires_grad_(False)
     models = WorldModels(
         autoencoder, descriptor, pooled, averaged, read_action_space(paths), sizes.flow, sizes.recall
     )
-    preview = ModelPreview(models, trainer.state, validation, settings.run / "strips")
+    preview = ModelPreview(models, trainer.state, validation, settings.out / "strips")
     loop.train(trainer.take_step, preview)
     trainer.state.average.copy_to(averaged)
     finish(models, trainer, episodes, settings, len(paths))
@@ -269,8 +269,8 @@ def finish(
     recorded: int,
 ) -> None:
     """Write the averaged weights and everything else that a checkpoint holds."""
-    processes, folder = trainer.processes, checkpoint_folder(settings.run)
-    keep_component(models.transformer, "transformer", settings.run, processes)
+    processes, folder = trainer.processes, checkpoint_folder(settings.out)
+    keep_component(models.transformer, "transformer", settings.out, processes)
     if processes.main:
         keep_openings(episodes, folder, settings.seed)
         trained: dict[str, Any] = {

@@ -57,13 +57,13 @@ class Processes:
             value = value / self.count
         return value
 
-    def agreed(self, flag: bool) -> bool:
-        """The main process's flag, in every process."""
+    def agreed(self, value: float) -> float:
+        """The main process's value, in every process: clocks differ."""
         if self.count == 1:
-            return flag
-        tensor = torch.tensor([float(flag)], device=self.device)
+            return value
+        tensor = torch.tensor([value], device=self.device, dtype=torch.float64)
         dist.broadcast(tensor, src=0)
-        return bool(tensor.item())
+        return float(tensor.item())
 
     def same_start(self, module: nn.Module) -> None:
         """Give every process the main process's weights."""

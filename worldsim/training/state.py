@@ -71,7 +71,7 @@ class TrainingState:
         except RuntimeError as error:
             raise ValueError(
                 f"{path} is of another model than the settings describe; use the settings it was made with, "
-                "or another --run"
+                "or another --out"
             ) from error
         for name, tensor in _part(tensors, "average.").items():
             self.average.tensors[name].copy_(tensor)
