@@ -23,8 +23,8 @@ from worldsim.episode_format import (
 BATCH: Final = 15
 """Frames written and flushed at a time; also the chunk length of the datasets beside the frames."""
 LEVEL: Final = 1
-"""Of deflate. Level 1 of zlib made 16.4 kB of a 128×96 frame (36.9 kB), level 6 some 15 % less in three times
-the time, LZF 19.5 kB. The faster `isal` makes 19.0 kB in a fifth of zlib's time."""
+"""Of deflate. 1,200 maze frames of 128×96 (36.9 kB raw), on one core: zlib 1 13.4 kB in 0.45 ms a frame, zlib 2
+13.0 kB in 0.47 ms, `isal` 1 15.1 kB in 0.08 ms, LZF 19.5 kB in 0.18 ms and unreadable to plain HDF5 tools."""
 
 
 @dataclass(frozen=True, kw_only=True)
