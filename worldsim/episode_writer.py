@@ -1,11 +1,12 @@
 """Writing episodes so that a kill at any moment loses at most the last 30 frames."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -189,8 +190,8 @@ def recover(path: Path) -> Path | None:
 
 
 def _write(file: PartFile, rows: list[_Row]) -> None:
-    frames, *values = zip(*rows, strict=True)
-    values.append([deflate.crc32(frame) for frame in frames])
+    frames, *others = zip(*rows, strict=True)
+    values: list[Sequence[Any]] = [*others, [deflate.crc32(frame) for frame in frames]]
     columns = {
         name: np.array(value, dtype)
         for (name, dtype), value in zip(COLUMN_TYPES.items(), values, strict=True)
