@@ -26,7 +26,7 @@ from worldsim.action_space import ActionSpace
 
 FORMAT: Final = "worldsim-episode"
 FORMAT_VERSION: Final = 1
-COLUMN_TYPES: Final = {
+COLUMN_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "actions": np.dtype("u1"),
     "poses": np.dtype("f4"),
     "rooms": np.dtype("i2"),
