@@ -56,7 +56,7 @@ def average_frame(
 def _average_pairs(
     screen: UInt8[np.ndarray, "screen_height screen_width"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    pairs = _pair_table().take(screen.view(np.uint16))
+    pairs = _pair_table().take(screen.view(np.uint16), mode="wrap")
     sums = pairs[::2] + pairs[1::2]
     low = sums.view(np.uint8)[:, ::4]
     frame = np.empty((*sums.shape, 3), np.uint8)

@@ -24,6 +24,11 @@ BUTTONS = (
 _VARIABLES = (GameVariable.POSITION_X, GameVariable.POSITION_Y, GameVariable.POSITION_Z, GameVariable.ANGLE)
 _HIDDEN = ("hud", "minimal_hud", "crosshair", "weapon", "decals", "particles", "messages", "corpses",
            "effects_sprites", "screen_flashes")  # fmt: skip
+_FAILURES = (
+    vizdoom.ViZDoomErrorException,
+    vizdoom.ViZDoomUnexpectedExitException,
+    vizdoom.ViZDoomIsNotRunningException,
+)
 _start_lock = threading.Lock()
 _games: "weakref.WeakSet[vizdoom.DoomGame]" = weakref.WeakSet()
 
@@ -56,7 +61,6 @@ class Engine:
             raise ValueError(
                 f"the engine has no screen of {width}x{height} pixels; try 256x192, 320x240, 640x480"
             )
-        self.depth = depth
         self._owner = os.getpid()
         folder = EngineFolder()
         self._slots = MapSlots(folder.path / "maps.wad", [("TEXTURES", textures_lump())])
@@ -67,7 +71,7 @@ class Engine:
         self._stop = weakref.finalize(self, _stop, self._game, folder, self._owner)
         try:
             self._start(folder)
-        except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
+        except _FAILURES as error:
             self._stop()
             raise RuntimeError(
                 f"the engine did not start: {_one_line(error)}; check the vizdoom package"
@@ -90,7 +94,7 @@ class Engine:
             self._game.set_doom_map(self._slots.put(textmap))
             self._game.set_seed(seed)
             self._game.new_episode()
-        except vizdoom.ViZDoomUnexpectedExitException as error:
+        except _FAILURES as error:
             raise self._gone() from error
 
     def advance(self, buttons: list[bool], tics: int) -> None:
@@ -98,7 +102,7 @@ class Engine:
         self._check()
         try:
             self._game.make_action(buttons, tics)
-        except (vizdoom.ViZDoomUnexpectedExitException, vizdoom.ViZDoomIsNotRunningException) as error:
+        except _FAILURES as error:
             raise self._gone() from error
 
     def look(
@@ -111,8 +115,11 @@ class Engine:
         return state.screen_buffer, pose, int(state.tic)
 
     def look_depth(self) -> UInt8[np.ndarray, "screen_height screen_width"]:
-        """Return the engine's depth buffer."""
-        return self._state().depth_buffer
+        """Return the engine's depth buffer; RuntimeError if the engine was started without one."""
+        depth = self._state().depth_buffer
+        if depth is None:
+            raise RuntimeError("the engine was started without a depth buffer; ask for depth=True")
+        return depth
 
     def _state(self) -> vizdoom.GameState:
         state = self._game.get_state()

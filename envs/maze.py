@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int, UInt8
 from envs.colours import average_frame
 from envs.engine import BUTTONS, Engine
 from envs.maze_map import MazeMap, MazeMapSettings
-from envs.room import Spawn
+from envs.room import PLAYER_RADIUS, Spawn
 
 # Fitted to walls at known distances: the engine counts depth in such steps, from a first one of this length.
 DEPTH_STEP, DEPTH_FIRST = 7.11, 8.75
@@ -53,7 +53,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     The same (map seed, seed, actions) give the same frames, bit for bit, in any process.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 35 / 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 35 / 4}  # noqa: RUF012 (gymnasium's own form)
     engine: ClassVar[str] = f"vizdoom {vizdoom.__version__}"
     # name, choices, keys of the choices after "none"
     action_factors: ClassVar[tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...]] = (
@@ -105,7 +105,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self.maze_map = MazeMap.generate(map_seed, self.settings.map)
         spawn = self.maze_map.spawn(rng)
         if "spawn" in options:
-            spawn = _spawn(options["spawn"])
+            spawn = _spawn(options["spawn"], self.maze_map)
         self._engine.load(self.maze_map.textmap(spawn), self._seed % (1 << 32))
         self._steps = 0
         return self._observe(self.maze_map)
@@ -171,9 +171,11 @@ def _map_seed(value: Any) -> int:
     return int(value)
 
 
-def _spawn(value: Any) -> Spawn:
+def _spawn(value: Any, maze_map: MazeMap) -> Spawn:
     try:
         x, y, yaw_deg = (int(number) for number in value)
     except (TypeError, ValueError):
         raise ValueError(f"spawn {value!r} is not three integers x, y, yaw in degrees") from None
+    if not maze_map.is_inside(x, y, PLAYER_RADIUS):
+        raise ValueError(f"spawn {value!r} is not inside a room, {PLAYER_RADIUS:.0f} units from its walls")
     return Spawn(x=x, y=y, yaw_deg=yaw_deg % 360)

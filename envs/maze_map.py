@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class MazeMap:
     things: tuple[Thing, ...]
 
     @classmethod
-    def generate(cls, seed: int, settings: MazeMapSettings | None = None) -> Self:
+    def generate(cls, seed: int, settings: MazeMapSettings | None = None) -> "MazeMap":
         """Make the map of this seed (an integer >= 0): same seed and settings, same map on every machine."""
         if seed < 0:
             raise ValueError(f"map seed {seed} is negative; give an integer >= 0")
@@ -51,12 +50,19 @@ class MazeMap:
         """Distance from a room to the next, in map units."""
         return self.settings.cell * self.settings.room_cells + self.settings.wall
 
-    def room_at(self, x: float, y: float) -> int:
+    def room_at(self, x: float | int, y: float | int) -> int:
         """Return the index of the room around (x, y); an opening is split in its middle between its rooms."""
         half = self.settings.wall / 2
         column = min(max(int((x + half) // self.pitch), 0), self.columns - 1)
         row = min(max(int((y + half) // self.pitch), 0), self.rows - 1)
         return row * self.columns + column
+
+    def is_inside(self, x: float | int, y: float | int, margin: float) -> bool:
+        """Say whether (x, y) is in a room or an opening, at least `margin` from the ends of its box."""
+        boxes = [self.rooms[self.room_at(x, y)].box, *(door.box for door in self.doors)]
+        return any(
+            x0 + margin <= x <= x1 - margin and y0 + margin <= y <= y1 - margin for x0, y0, x1, y1 in boxes
+        )
 
     @cached_property
     def neighbours(self) -> dict[int, dict[int, Door]]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from envs.palette import Decoration
 
+PLAYER_RADIUS = 16.0  # half the side of the square that the player takes up, in map units
+
 
 @dataclass(frozen=True, kw_only=True)
 class MazeMapSettings:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.maze_map import MazeMap
-from envs.room import Door, Thing
+from envs.room import PLAYER_RADIUS, Door, Thing
 
-PLAYER_RADIUS = 16.0
 DOOR_STANDOFF = 60.0  # map units from an opening to the points before and behind it
 WALL_STANDOFF = 84.0  # from a wall to a place to stop at: nearer, a wall fills the view
 
