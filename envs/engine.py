@@ -24,6 +24,7 @@ BUTTONS = (
 _VARIABLES = (GameVariable.POSITION_X, GameVariable.POSITION_Y, GameVariable.POSITION_Z, GameVariable.ANGLE)
 _HIDDEN = ("hud", "minimal_hud", "crosshair", "weapon", "decals", "particles", "messages", "corpses",
            "effects_sprites", "screen_flashes")  # fmt: skip
+_FIRST_TIC = 10  # before, the engine holds the player still and keys do nothing
 _FAILURES = (
     vizdoom.ViZDoomErrorException,
     vizdoom.ViZDoomUnexpectedExitException,
@@ -108,11 +109,11 @@ class Engine:
     def look(
         self,
     ) -> tuple[UInt8[np.ndarray, "screen_height screen_width"], Float32[np.ndarray, "4"], int]:
-        """Return the screen in palette numbers, the pose (x, y, z, yaw in degrees) and the episode's tic."""
+        """Return the screen in palette numbers, the pose (x, y, z, yaw in degrees) and the tics since the start."""
         state = self._state()
         pose = np.asarray(state.game_variables, dtype=np.float32)
         pose[3] %= np.float32(360.0)
-        return state.screen_buffer, pose, int(state.tic)
+        return state.screen_buffer, pose, int(state.tic) - _FIRST_TIC
 
     def look_depth(self) -> UInt8[np.ndarray, "screen_height screen_width"]:
         """Return the engine's depth buffer; RuntimeError if the engine was started without one."""
@@ -164,6 +165,7 @@ def _new_game(resolution: vizdoom.ScreenResolution, depth: bool, wad: Path) -> v
     game.set_sound_enabled(False)
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_episode_timeout(0)
+    game.set_episode_start_time(_FIRST_TIC)
     game.set_available_buttons([button for pair in BUTTONS for button in pair])
     game.set_available_game_variables(list(_VARIABLES))
     return game

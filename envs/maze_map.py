@@ -11,7 +11,7 @@ import numpy as np
 from envs.layout import draw_doors, draw_rooms, draw_things, free_place
 from envs.palette import textures_lump
 from envs.room import Door, MazeMapSettings, Room, Spawn, Thing
-from envs.udmf import write_textmap
+from envs.udmf import write_body, write_head
 from envs.wad import map_lumps, pack_wad
 
 __all__ = ["MazeMap", "MazeMapSettings", "write_wad"]
@@ -84,13 +84,15 @@ class MazeMap:
         if spawn is None:
             x, y = self.rooms[0].centre
             spawn = Spawn(x=int(x), y=int(y), yaw_deg=0)
-        things = [(spawn.x, spawn.y, spawn.yaw_deg, 1)]
-        things += [(thing.x, thing.y, 0, thing.kind.thing_type) for thing in self.things]
-        return write_textmap(self.settings, self.rooms, self.doors, things)
+        return write_head(spawn) + self._body
+
+    @cached_property
+    def _body(self) -> bytes:
+        return write_body(self.settings, self.rooms, self.doors, self.things)
 
     @cached_property
     def map_hash(self) -> str:
-        """sha256 of `textmap()`, in hexadecimal: equal hashes mean the same geometry and look."""
+        """sha256 of `textmap()`, in hexadecimal: equal hashes mean the same geometry and textures."""
         return hashlib.sha256(self.textmap()).hexdigest()
 
 

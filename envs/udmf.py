@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from envs import palette
-from envs.room import Door, MazeMapSettings, Room
+from envs.room import Door, MazeMapSettings, Room, Spawn, Thing
 
 Point = tuple[int, int]
+_PLAYER = 1  # the editor number of the player's start
+_ALWAYS = "".join(f"skill{number}=true;" for number in range(1, 6)) + "single=true;"
 
 
 class _Textmap:
@@ -107,13 +109,13 @@ def _add_jambs(out: _Textmap, door: Door, sector: int) -> None:
         out.wall((x1, y1), (x1, y0), sector, palette.DOORWAY_WALL, 0)
 
 
-def write_textmap(
+def write_body(
     settings: MazeMapSettings,
     rooms: Sequence[Room],
     doors: Sequence[Door],
-    things: Sequence[tuple[int, int, int, int]],
+    things: Sequence[Thing],
 ) -> bytes:
-    """Return the text map; things are (x, y, angle in degrees, editor number)."""
+    """Return the text map but for its head, which names the player's start (see `write_head`)."""
     out = _Textmap()
     for room in rooms:
         out.sector(room.box, room.floor, room.ceiling, settings.height, room.light)
@@ -128,9 +130,16 @@ def write_textmap(
         openings[door.second].append((door, sector))
     for room in rooms:
         _add_room(out, room, room.index, openings[room.index])
-    skills = "".join(f"skill{number}=true;" for number in range(1, 6)) + "single=true;"
-    blocks = ['namespace="zdoom";']
-    blocks += [f"thing{{x={x};y={y};angle={angle};type={kind};{skills}}}" for x, y, angle, kind in things]
+    blocks = [_thing(thing.x, thing.y, 0, thing.kind.thing_type) for thing in things]
     blocks += [f"vertex{{x={x};y={y};}}" for x, y in out.vertices]
     blocks += out.lines + out.sides + out.sectors
     return "\n".join(blocks).encode("ascii")
+
+
+def write_head(spawn: Spawn) -> bytes:
+    """Return the first lines of a text map: the dialect and the player's start."""
+    return f'namespace="zdoom";\n{_thing(spawn.x, spawn.y, spawn.yaw_deg, _PLAYER)}\n'.encode("ascii")
+
+
+def _thing(x: int, y: int, angle_deg: int, kind: int) -> str:
+    return f"thing{{x={x};y={y};angle={angle_deg};type={kind};{_ALWAYS}}}"
