@@ -54,7 +54,9 @@ def sample(
 ) -> Float[Tensor, "batch section channel height width"]:
     """Clean latents from noise by Euler steps on diffusers' scheduler; the history cache serves every step."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
-    scheduler.set_timesteps(settings.denoising_steps, device=noise.device)
+    # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
+    even = torch.linspace(1, 1 / settings.denoising_steps, settings.denoising_steps)
+    scheduler.set_timesteps(sigmas=even.tolist(), device=noise.device)
     latents = noise.float()
     for i, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[i].to(noise.device).expand(len(noise))
