@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from math import ceil
 
-_GROUP = re.compile(r"([fr])(\d+)k(\d+)")
+_GROUP = re.compile(r"([fr])([1-9]\d*)k(\d+)")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Schedule:
                 f"schedule {text!r} is not of the form td_fNkM…_rNkM_gN; e.g. td_f16k4f4k2f2k1_r4k1_g1"
             )
         recent = tuple(_levels(parts[1], "f", text))
+        rates = [level.kernel.rate for level in recent]
+        if rates != sorted(rates, reverse=True) or rates[-1:] != [1]:
+            raise ValueError(
+                f"token {parts[1]!r} of schedule {text!r} does not grow finer up to k1; e.g. f16k4f4k2f2k1"
+            )
         recalled = list(_levels(parts[2], "r", text))
         if len(recalled) != 1 or recalled[0].kernel.rate != 1:
             raise ValueError(f"token {parts[2]!r} of schedule {text!r} is not one rNk1; e.g. r4k1")
