@@ -1,0 +1,208 @@
+"""Packing and rotary phases against direct loops and against diffusers' FramePack."""
+
+import itertools
+
+import pytest
+import torch
+from diffusers.models.transformers import transformer_hunyuan_video_framepack as framepack
+from torch.nn import functional
+
+from models.packer import ActionEmbedding, LatentPatchifier, age_features, pad_actions, unpatchify
+from models.rotary import THETA, axis_split, grid_phases, pad_to_multiple, pooled_phases, rotate
+from models.schedule import Kernel, Schedule
+from models.transformer import WorldTransformer
+from worldsim.presets import tiny
+
+
+def patchifier(rate: int, seed: int = 0) -> LatentPatchifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LatentPatchifier(3, Kernel.of_rate(rate), 10).requires_grad_(False)
+
+
+@pytest.mark.parametrize("rate", [2, 4])
+def test_coarse_projection_starts_as_the_finer_one_of_pooled_latents(rate: int) -> None:
+    """proj_k2(x) = proj_k1(avg_pool3d(x, 2)), and k4 from k2: a factor forgotten blows the distant past up."""
+    fine, coarse = patchifier(rate // 2), patchifier(rate, seed=1)
+    coarse.initialise_from(fine)
+    latents = torch.randn(2, 8, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    pooled = functional.avg_pool3d(latents.transpose(1, 2), 2).transpose(1, 2)
+    torch.testing.assert_close(coarse(latents), fine(pooled), rtol=1e-4, atol=1e-5)
+
+
+def test_packer_starts_every_level_from_the_next_finer_one() -> None:
+    """The chain k1 -> k2 -> k4 must be made from fine to coarse; recalled frames start as the finest level."""
+    packer = WorldTransformer.of(tiny().transformer).packer
+    k4, k2, k1 = (level.proj for level in packer.levels)
+    for coarse, fine in ((k2, k1), (k4, k2)):
+        summed = functional.avg_pool3d(coarse.weight, 2) * 8
+        torch.testing.assert_close(summed, fine.weight)
+        assert torch.equal(coarse.bias, fine.bias)
+    assert torch.equal(packer.recalled.proj.weight, k1.weight)
+
+
+def test_projections_equal_diffusers_framepack() -> None:
+    """Its history embedding pads and projects the same three kernels: ours must order tokens as it does."""
+    theirs = framepack.HunyuanVideoHistoryPatchEmbed(3, 10).requires_grad_(False)
+    latents = torch.randn(2, 8, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    video = latents.transpose(1, 2)
+    expected = theirs(video, video, video)
+    for rate, proj, tokens in zip(
+        (1, 2, 4), (theirs.proj, theirs.proj_2x, theirs.proj_4x), expected, strict=True
+    ):
+        ours = patchifier(rate)
+        ours.proj.load_state_dict(proj.state_dict())
+        torch.testing.assert_close(ours(latents).flatten(1, 2), tokens)
+
+
+@pytest.mark.parametrize("head_dim", [16, 64])
+def test_phases_equal_diffusers_rotary_embedding(head_dim: int) -> None:
+    """Same theta, axes and order as HunyuanVideo's FramePack; it repeats each angle for its channel pairs."""
+    theirs = framepack.HunyuanVideoFramepackRotaryPosEmbed(2, 1, list(axis_split(head_dim)), THETA)
+    times = torch.tensor([-7.0, -3.0, -2.0, 0.0])
+    cos, sin = theirs(times, 12, 16, torch.device("cpu"))
+    ours = grid_phases(times, 6, 8, head_dim)
+    torch.testing.assert_close(ours[0].flatten(0, 2), cos[:, ::2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours[1].flatten(0, 2), sin[:, ::2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (4, 4, 4)])
+def test_pooled_phases_equal_diffusers_and_a_direct_loop(stride: tuple[int, int, int]) -> None:
+    """6x8 cells do not fill 4x4 strides: the far edge is replicated, then averaged, in both."""
+    times, rows, cols, head_dim = torch.arange(-8.0, 0.0), 6, 8, 16
+    grids = grid_phases(times, rows, cols, head_dim)
+    pooled = pooled_phases(times, rows, cols, head_dim, stride)
+    for grid, ours in zip(grids, pooled, strict=True):
+        padded = framepack._pad_for_3d_conv(grid.permute(3, 0, 1, 2)[None], stride)
+        theirs = framepack._center_down_sample_3d(padded, stride)[0].flatten(1).T
+        torch.testing.assert_close(ours, theirs)
+        starts = [range(0, size, step) for size, step in zip((8, rows, cols), stride, strict=True)]
+        for token, corner in enumerate(itertools.product(*starts)):
+            cells = itertools.product(
+                *(
+                    [min(at + i, size - 1) for i in range(step)]
+                    for at, step, size in zip(corner, stride, (8, rows, cols), strict=True)
+                )
+            )
+            mean = torch.stack([grid[cell] for cell in cells]).mean(0)
+            torch.testing.assert_close(ours[token], mean, atol=1e-5, rtol=1e-5)
+
+
+def test_phases_belong_to_the_tokens_they_stand_beside() -> None:
+    """Token order of pack and phases must agree: constant phases of each level show whose they are."""
+    transformer = WorldTransformer.of(tiny().transformer)
+    schedule = Schedule.parse(tiny().transformer.schedule)
+    cos, sin = transformer.packer.cos, transformer.packer.sin
+    assert len(cos) == schedule.tokens(12, 16)
+    newest = grid_phases(torch.tensor([-2.0, -1.0]), 6, 8, 16)
+    slots = grid_phases(-(22 + 2.0 * torch.arange(1, 5)), 6, 8, 16)
+    torch.testing.assert_close(cos[40:136], newest[0].flatten(0, 2))
+    torch.testing.assert_close(sin[40:136], newest[1].flatten(0, 2))
+    torch.testing.assert_close(sin[136:], slots[1].flatten(0, 2))
+
+
+def test_rotation_is_relative() -> None:
+    """q(t)·k(s) depends on t − s alone: with absolute positions the model would see time pass."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 1, 1, 16, generator=generator) for _ in range(2))
+
+    def product(t: float, s: float) -> torch.Tensor:
+        turned = [
+            rotate(x, *(phase[0, :1, 0] for phase in grid_phases(torch.tensor([at]), 1, 1, 16)))
+            for x, at in ((query, t), (key, s))
+        ]
+        return (turned[0] * turned[1]).sum()
+
+    torch.testing.assert_close(product(0.0, -5.0), product(3.0, -2.0))
+    assert not torch.isclose(product(0.0, -5.0), product(0.0, -4.0))
+
+
+def test_padding_equals_diffusers() -> None:
+    """Replicated at the far ends only."""
+    video = torch.randn(1, 2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(pad_to_multiple(video, (2, 4, 4)), framepack._pad_for_3d_conv(video, (2, 4, 4)))
+
+
+def test_unpatchify_inverts_the_k1_patches() -> None:
+    """Channel, row and column within a patch must come back to their places."""
+    latents = torch.randn(2, 3, 4, 12, 16, generator=torch.Generator().manual_seed(0))
+    identity = LatentPatchifier(4, Kernel.of_rate(1), 16).requires_grad_(False)
+    identity.proj.weight.copy_(torch.eye(16).view(16, 4, 1, 2, 2))
+    identity.proj.bias.zero_()
+    assert torch.equal(unpatchify(identity(latents), 4, 6, 8), latents)
+
+
+def test_actions_are_summed_and_padded_with_none() -> None:
+    """One row of each factor's table; what lies before the first action is "none"."""
+    embedding = ActionEmbedding((3, 2), 8)
+    action = torch.tensor([[2, 1]])
+    expected = embedding.tables[0].weight[2] + embedding.tables[1].weight[1]
+    torch.testing.assert_close(embedding(action)[0], expected)
+    padded = pad_actions(action[None], 3)
+    assert padded.tolist() == [[[0, 0], [0, 0], [2, 1]]]
+    assert pad_actions(torch.arange(6).view(1, 3, 2), 2).tolist() == [[[2, 3], [4, 5]]]
+
+
+def test_age_features_tell_ages_apart_and_stay_bounded() -> None:
+    """Ages far beyond training must not leave the range that the network has seen."""
+    ages = torch.tensor([[23, 24, 100, 1000, 100_000, 10_000_000]])
+    features = age_features(ages)[0]
+    assert bool((features.abs() <= 1).all())
+    distance = torch.cdist(features, features) + torch.eye(6)
+    assert float(distance.min()) > 0.05
+
+
+@pytest.mark.parametrize(("present", "found"), [(1, 0), (3, 1), (7, 4), (22, 2)])
+def test_absent_tokens_may_be_left_out(
+    filled_transformer: WorldTransformer, a_history, present: int, found: int
+) -> None:
+    """Play drops absent tokens, training masks them: both must be the same network."""
+    history = a_history(batch=1, present=present, found=found)
+    actions = torch.randint(3, (1, 23, 3), generator=torch.Generator().manual_seed(1))
+    noisy = torch.randn(1, 1, 4, 12, 16, generator=torch.Generator().manual_seed(2))
+    masked = filled_transformer.pack(history)
+    short = masked.without_absent()
+    assert short.tokens.shape[1] == int(masked.present.sum()) < masked.tokens.shape[1]
+    velocities = [
+        filled_transformer.denoise(
+            noisy, torch.tensor([0.7]), actions, filled_transformer.encode_history(pack, history.sigma)
+        )
+        for pack in (masked, short)
+    ]
+    torch.testing.assert_close(*velocities, rtol=1e-4, atol=1e-4)
+
+
+def test_only_whole_groups_are_present(filled_transformer: WorldTransformer, a_history) -> None:
+    """The pack and the schedule's own account of an early history must agree."""
+    schedule = filled_transformer.schedule
+    for present in range(23):
+        pack = filled_transformer.pack(a_history(batch=1, present=present, found=0))
+        tokens = [
+            int(group[0] <= present) * count
+            for groups, count in zip(schedule.ages(), (4, 12, 48), strict=True)
+            for group in groups
+        ]
+        assert int(pack.present.sum()) == sum(tokens)
+
+
+def test_what_is_absent_has_no_influence(filled_transformer: WorldTransformer, a_history) -> None:
+    """Padding that leaks would make a young world depend on garbage."""
+    history = a_history(batch=2, present=7, found=2)
+    absent = ~history.recent_present
+    history.recent[absent] = 50.0
+    history.recent_actions[absent] = 1
+    history.recalled[~history.recalled_present] = -50.0
+    history.recalled_ages[~history.recalled_present] = 5
+    clean = a_history(batch=2, present=7, found=2)
+    actions = torch.randint(3, (2, 23, 3), generator=torch.Generator().manual_seed(1))
+    noisy = torch.randn(2, 1, 4, 12, 16, generator=torch.Generator().manual_seed(2))
+    velocities = [
+        filled_transformer.denoise(
+            noisy,
+            torch.tensor([0.7, 0.2]),
+            actions,
+            filled_transformer.encode_history(filled_transformer.pack(past), past.sigma),
+        )
+        for past in (clean, history)
+    ]
+    assert torch.equal(*velocities)

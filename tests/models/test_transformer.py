@@ -1,0 +1,214 @@
+"""The transformer against a plain implementation that attends over [history | section] in one pass."""
+
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.history import History
+from models.transformer import Block, WorldTransformer, sigma_features
+from worldsim.presets import tiny
+
+
+def section_inputs(batch: int, section: int = 1, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy latents, sigma, actions."""
+    generator = torch.Generator().manual_seed(seed)
+    noisy = torch.randn(batch, section, 4, 12, 16, generator=generator)
+    actions = torch.randint(3, (batch, 22 + section, 3), generator=generator)
+    return noisy, torch.rand(batch, generator=generator), actions
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding as a multiplication of complex numbers."""
+    half = x.shape[-1] // 2
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.complex(cos, sin)
+    return torch.cat((turned.real, turned.imag), -1)
+
+
+def plain_block(
+    block: Block, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor, sees: Tensor
+) -> Tensor:
+    """One block with an explicit softmax; `modulation` (batch, token, 6, width), `sees` (batch, query, key)."""
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + block.table).unbind(2)
+    width = x.shape[-1]
+    dim = width // block.heads
+    qkv = (functional.layer_norm(x, (width,)) * (1 + scale_a) + shift_a) @ block.qkv.weight.T
+    heads = []
+    for head in range(block.heads):
+        query, key, value = (
+            qkv[..., part * width + head * dim : part * width + (head + 1) * dim] for part in range(3)
+        )
+        query, key = turn(block.query_norm(query), cos, sin), turn(block.key_norm(key), cos, sin)
+        scores = (query @ key.transpose(1, 2) / sqrt(dim)).masked_fill(~sees, -torch.inf)
+        heads.append(scores.softmax(-1) @ value)
+    x = x + gate_a * (torch.cat(heads, -1) @ block.out.weight.T)
+    normed = functional.layer_norm(x, (width,)) * (1 + scale_m) + shift_m
+    return x + gate_m * block.down(functional.gelu(block.up(normed), approximate="tanh"))
+
+
+def one_pass(
+    model: WorldTransformer, history: History, noisy: Tensor, sigma: Tensor, actions: Tensor
+) -> Tensor:
+    """Velocity from the whole sequence at once: history sees history alone, the section sees everything."""
+    pack, section, window = model.pack(history), noisy.shape[1], model.config.action_window
+    own = torch.cat([patch.flatten(2).transpose(1, 2) for patch in model.patchify.proj(
+        noisy.transpose(1, 2)).split(1, 2)], 1)  # fmt: skip
+    per_frame = own.shape[1] // section
+    context = pack.tokens.shape[1]
+    past = model.history_sigma_mlp(sigma_features(history.sigma))
+    conditions = [past + model.history_condition]
+    for frame in range(section):
+        newest = actions[:, actions.shape[1] - section + frame + 1 - window :][:, :window]
+        vector = model.action_embedding(newest).flatten(1)
+        conditions.append(model.sigma_mlp(sigma_features(sigma)) + past + model.action_mlp(vector))
+    counts = torch.tensor([context] + [per_frame] * section)
+    condition = torch.stack(conditions, 1).repeat_interleave(counts, 1)
+    modulation = model.modulation(functional.silu(condition)).unflatten(-1, (6, -1))
+    x = torch.cat((pack.tokens, own), 1)
+    cos, sin = torch.cat((pack.cos, model.cos)), torch.cat((pack.sin, model.sin))
+    exists = torch.cat((pack.present, pack.present.new_ones(own.shape[:2])), 1)
+    sees = exists[:, None, :].repeat(1, x.shape[1], 1)
+    sees[:, :context, context:] = False
+    for block in model.blocks:
+        x = plain_block(block, x, modulation, cos, sin, sees)
+    shift, scale = model.final_modulation(functional.silu(condition)).chunk(2, -1)
+    x = model.final(functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)[:, context:]
+    values = x.unflatten(1, (section, model.rows, model.cols)).unflatten(-1, (-1, 2, 2))
+    return torch.einsum("bfyxcij->bfcyixj", values).flatten(5, 6).flatten(3, 4)
+
+
+@pytest.mark.parametrize(("present", "found"), [(22, 4), (5, 1)])
+def test_cached_history_equals_one_pass_over_everything(
+    filled_transformer: WorldTransformer, a_history, present: int, found: int
+) -> None:
+    """The cache serves every denoising step: it must hold exactly what a full pass would compute each time."""
+    history = a_history(batch=2, present=present, found=found)
+    cache = filled_transformer.encode_history(filled_transformer.pack(history), history.sigma)
+    for seed in range(3):
+        noisy, sigma, actions = section_inputs(2, seed=seed)
+        cached = filled_transformer.denoise(noisy, sigma, actions, cache)
+        whole = one_pass(filled_transformer, history, noisy, sigma, actions)
+        torch.testing.assert_close(cached, whole, rtol=1e-3, atol=1e-4)
+        assert float(whole.std()) > 0.1
+
+
+def test_a_section_of_several_frames_equals_one_pass(transformer_of, a_history) -> None:
+    """Each frame of a section has its own window of actions and its own time."""
+    model = transformer_of(replace(tiny().transformer, schedule="td_f4k2f2k1_r2k1_g3"))
+    history = a_history(batch=2, recent=6, present=6, recalled=2, found=2)
+    noisy, sigma, actions = section_inputs(2, section=3)
+    cache = model.encode_history(model.pack(history), history.sigma)
+    cached = model.denoise(noisy, sigma, actions, cache)
+    whole = one_pass(model, history, noisy, sigma, actions)
+    torch.testing.assert_close(cached, whole, rtol=1e-3, atol=1e-4)
+
+
+def test_batch_equals_single(filled_transformer: WorldTransformer, a_history) -> None:
+    """Rows of a batch must not see each other."""
+    history = a_history(batch=3)
+    noisy, sigma, actions = section_inputs(3)
+    model = filled_transformer
+    together = model.denoise(noisy, sigma, actions, model.encode_history(model.pack(history), history.sigma))
+    for i in range(3):
+        alone = History(**{name: value[i : i + 1] for name, value in vars(history).items()})
+        cache = model.encode_history(model.pack(alone).without_absent(), alone.sigma)
+        single = model.denoise(noisy[i : i + 1], sigma[i : i + 1], actions[i : i + 1], cache)
+        torch.testing.assert_close(together[i : i + 1], single, rtol=1e-3, atol=1e-4)
+
+
+def test_forward_serves_every_draw_from_one_history_pass(
+    filled_transformer: WorldTransformer, a_history
+) -> None:
+    """Repeating the cache must pair each draw with its own history, actions and sigma."""
+    history = a_history(batch=2)
+    _, _, actions = section_inputs(2)
+    generator = torch.Generator().manual_seed(5)
+    noisy = torch.randn(2, 3, 1, 4, 12, 16, generator=generator)
+    sigma = torch.rand(2, 3, generator=generator)
+    velocity = filled_transformer(history, noisy, sigma, actions)
+    cache = filled_transformer.encode_history(filled_transformer.pack(history), history.sigma)
+    for draw in range(3):
+        single = filled_transformer.denoise(noisy[:, draw], sigma[:, draw], actions, cache)
+        torch.testing.assert_close(velocity[:, draw], single, rtol=1e-3, atol=1e-4)
+
+
+def test_everything_it_is_told_changes_the_output(filled_transformer: WorldTransformer, a_history) -> None:
+    """An input that is wired to nothing trains a model that ignores the player, or its memory."""
+    model, history = filled_transformer, a_history(batch=1)
+    noisy, sigma, actions = section_inputs(1)
+
+    def velocity(past: History, sigma: Tensor, actions: Tensor) -> Tensor:
+        return model.denoise(noisy, sigma, actions, model.encode_history(model.pack(past), past.sigma))
+
+    usual = velocity(history, sigma, actions)
+    for back in range(1, 9):
+        other = actions.clone()
+        other[0, -back, 1] = (other[0, -back, 1] + 1) % 3
+        assert not torch.allclose(usual, velocity(history, sigma, other)), f"action {back} back"
+    assert torch.equal(usual, velocity(history, sigma, torch.cat((actions[:, :-8] * 0, actions[:, -8:]), 1)))
+    changes = {
+        "sigma": history.sigma + 0.2,
+        "recalled": history.recalled + 1,
+        "recalled_ages": history.recalled_ages + 500,
+        "recent_actions": (history.recent_actions + 1) % 3,
+        "recalled_present": history.recalled_present & False,
+    }
+    for name, value in changes.items():
+        assert not torch.allclose(usual, velocity(replace(history, **{name: value}), sigma, actions)), name
+    for frame in range(22):
+        recent = history.recent.clone()
+        recent[:, frame] += 1
+        assert not torch.allclose(usual, velocity(replace(history, recent=recent), sigma, actions)), frame
+    assert not torch.allclose(usual, velocity(history, sigma + 0.1, actions))
+
+
+def test_order_of_recalled_frames_is_told_by_slot(filled_transformer: WorldTransformer, a_history) -> None:
+    """Slots have positions: frames swapped together with their ages are still another context."""
+    model, history = filled_transformer, a_history(batch=1)
+    swapped = replace(history, recalled=history.recalled.flip(1), recalled_ages=history.recalled_ages.flip(1))
+    noisy, sigma, actions = section_inputs(1)
+    both = [
+        model.denoise(noisy, sigma, actions, model.encode_history(model.pack(past), past.sigma))
+        for past in (history, swapped)
+    ]
+    assert not torch.allclose(*both)
+
+
+def test_fresh_model_starts_at_zero_velocity(a_history) -> None:
+    """Zero-initialised output: training starts from a known loss of 2, not from a random one."""
+    model = WorldTransformer.of(tiny().transformer)
+    history = a_history(batch=1)
+    noisy, sigma, actions = section_inputs(1)
+    with torch.no_grad():
+        velocity = model(history, noisy[:, None], sigma[:, None], actions)
+    assert float(velocity.abs().max()) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saved_and_loaded_is_the_same_network(
+    filled_transformer: WorldTransformer, a_history, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Rotary phases are not stored: loading must make them anew, or every token stands at place zero."""
+    filled_transformer.save_pretrained(tmp_path)
+    loaded = WorldTransformer.from_pretrained(tmp_path, torch_dtype=dtype, low_cpu_mem_usage=False).eval()
+    history = a_history(batch=1)
+    noisy, sigma, actions = section_inputs(1)
+    history = replace(history, recent=history.recent.to(dtype), recalled=history.recalled.to(dtype))
+    velocity = loaded(history, noisy[:, None].to(dtype), sigma[:, None], actions)
+    expected = filled_transformer(a_history(batch=1), noisy[:, None], sigma[:, None], actions)
+    error = (velocity.float() - expected).square().mean().sqrt() / expected.std()
+    assert float(error) <= (0 if dtype == torch.float32 else 0.1)
+
+
+def test_gradients_reach_every_weight(a_history, transformer_of) -> None:
+    """A part left out of the graph keeps its random weights for ever."""
+    model = transformer_of(tiny().transformer).requires_grad_(True)
+    noisy, sigma, actions = section_inputs(2)
+    actions[:, -8:] = torch.arange(8).view(1, 8, 1) % 3
+    model(a_history(batch=2), noisy[:, None], sigma[:, None], actions).square().mean().backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert still == []
