@@ -45,6 +45,7 @@ os.register_at_fork(after_in_child=_leave_games_to_parent)
 
 def _stop(game: vizdoom.DoomGame, folder: EngineFolder, owner: int) -> None:
     if os.getpid() == owner:
+        folder.kill_engine()
         game.close()
         folder.delete()
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +18,9 @@ _SETTLED_S = 60.0  # a younger folder may belong to an engine that is just start
 # The engine waits for ever once its owner is killed, so it asks the kernel to end with it (1 = PR_SET_PDEATHSIG).
 _GUARD = """import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+instance = sys.argv[sys.argv.index("+viz_instance_id") + 1]
+with open("started", "w") as file:
+    file.write(f"{os.getpid()} {instance}")
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -43,6 +47,15 @@ class EngineFolder:
         script.chmod(0o700)
         return script
 
+    def kill_engine(self) -> None:
+        """End the engine at once, where it was started by the script: its own way out crashes at times, aloud."""
+        try:
+            pid = int((self.path / "started").read_text().split()[0])
+            if os.fsencode(self.path) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        except OSError:  # not started by the script, or gone already
+            return
+
     def delete(self) -> None:
         """Delete the folder and everything in it; harmless when done twice."""
         if self._lock >= 0:
@@ -59,6 +72,15 @@ def _delete_abandoned() -> None:
                 continue
             with path.open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _delete_shared_memory(path.with_name("started"))
                 shutil.rmtree(path.parent, ignore_errors=True)
         except OSError:  # in use, another user's, or deleted by another process at this moment
             continue
+
+
+def _delete_shared_memory(started: Path) -> None:
+    """Delete the message queues and screen that a killed owner could not."""
+    if started.exists():
+        instance = started.read_text().split()[1]
+        for path in Path("/dev/shm").glob(f"ViZDoom*{instance}"):
+            path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class ExplorerSettings:
     near: float = 0.1
     short_steps: tuple[int, int] = (20, 60)
     long_steps: tuple[int, int] = (100, 400)
-    look: float = 0.28
+    look: float = 0.22
     wander: float = 0.15
     fidget: float = 0.16
     pause: float = 0.05
@@ -208,7 +208,7 @@ class Explorer:
         heading = heading_around(things_in(self.maze_map, self._room), x, y, heading)
         error_deg = math.degrees(_wrap(heading + self._gait.facing_rad - yaw))
         # A turn lasts until it is done, and does not begin for a few degrees: no trembling about the heading.
-        tolerance_deg = 7.0 if self._keys[1] else 12.0
+        tolerance_deg = 8.0 if self._keys[1] else 20.0
         turn = 0 if abs(error_deg) < tolerance_deg else (1 if error_deg > 0 else 2)
         if abs(error_deg) > self._gait.lazy_deg or self._rng.random() > self._gait.steadiness:
             return 0, turn, 0

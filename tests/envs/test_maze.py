@@ -261,6 +261,7 @@ def test_killed_owner_takes_its_engine_along(tmp_path: Path) -> None:
     )
     folder = Path(child.communicate(timeout=30)[0].strip()).parent
     assert folder.parent == tmp_path
+    instance = (folder / "started").read_text().split()[1]
     os.utime(folder / "lock", (0, 0))
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path)
     try:
@@ -268,3 +269,4 @@ def test_killed_owner_takes_its_engine_along(tmp_path: Path) -> None:
     finally:
         tempfile.tempdir = before
     assert list(tmp_path.iterdir()) == []
+    assert list(Path("/dev/shm").glob(f"*{instance}")) == []
