@@ -95,6 +95,11 @@ COMMANDS = (
         "drift.md",
     ),
     Command(
+        ("bench", "step"),
+        "worldsim.bench:bench_step",
+        "how long one input step takes, part by part, with little and with much in memory",
+    ),
+    Command(
         ("bench", "recording"),
         "worldsim.bench_recording:bench_recording",
         "how much of the bare engine's rate recording reaches",
