@@ -38,7 +38,7 @@ class ExplorerSettings:
     long_steps: tuple[int, int] = (100, 400)
     look: float = 0.22
     wander: float = 0.15
-    fidget: float = 0.16
+    fidget: float = 0.25
     pause: float = 0.05
 
     def __post_init__(self) -> None:
@@ -191,9 +191,8 @@ class Explorer:
 
     def _draw_gait(self) -> _Gait:
         rng = self._rng
-        facing = float(
-            rng.choice([0.0, 45.0, -45.0, 90.0, -90.0, 180.0], p=[0.7, 0.06, 0.06, 0.04, 0.04, 0.1])
-        )
+        angles, shares = [0.0, 45.0, 90.0, 135.0, 180.0], [0.69, 0.1, 0.07, 0.07, 0.07]
+        facing = float(rng.choice(angles, p=shares)) * (1.0 if rng.random() < 0.5 else -1.0)
         steadiness = float(rng.choice([1.0, 0.8, 0.55], p=[0.6, 0.25, 0.15]))
         return _Gait(
             facing_rad=math.radians(facing), steadiness=steadiness, lazy_deg=float(rng.uniform(45.0, 120.0))
@@ -242,6 +241,8 @@ class Explorer:
         keys = np.where(fresh, self._rng.integers(0, 3, 3), self._keys)
         move, turn, strafe = (int(key) for key in keys)
         yaw = math.radians(yaw_deg)
+        if free_ahead(self.maze_map, x, y, yaw) < 72.0:
+            turn = turn or 1  # look elsewhere
         if move and free_ahead(self.maze_map, x, y, yaw + math.pi * (move - 1)) < 72.0:
             move = 0
         if strafe and free_ahead(self.maze_map, x, y, yaw - math.pi * (strafe - 1.5)) < 48.0:

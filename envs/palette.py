@@ -1,6 +1,6 @@
 """What rooms are made of: textures of the bundled freedoom2.wad, some in other colours, and still decorations.
 
-Chosen out of 131 walls and 173 flats rendered at 128×96 in a test room, for little fine noise and distant colours.
+Chosen out of 121 walls and 183 flats rendered at 128×96 in a test room, for little fine noise and distant colours.
 Noise is the root mean square that is lost when the surface is averaged over 4×4 pixels and enlarged again, on a
 scale of 0 to 255; L, a, b is the mean colour in CIELAB. Refused: noise above 14 (grids, metal panels, rubble),
 glowing lamps, pictures that name a place, and whatever comes out near black.
@@ -56,36 +56,52 @@ RECOLOURS: tuple[Recolour, ...] = (
 
 # Wall texture -> family of looks; rooms side by side never share a family.
 WALLS: dict[str, str] = {
-    "AQCONC17": "grey",
-    "SHAWN2": "grey",
-    "METAL1": "dark",
-    "A-CONCTE": "grey",
-    "REDWALL": "red",
-    "WSPLANKR": "red",
-    "STWALL": "orange",
-    "DOGLDIR": "orange",
-    "A-BROWN2": "tan",
-    "WOOD10": "wood",
-    "PANCASE2": "wood",
-    "WSPLANKP": "purple",
-    "CRATE1": "tan",
-    "CARLLF1": "tan",
-    "WSROCKY": "yellow",
-    "WSRELIEF": "yellow",
-    "DOKGRIR": "green",
-    "WSSTONEG": "green",
-    "ESPIG1": "olive",
-    "WSBRICKB": "blue",
-    "WSROCKB": "blue",
+    "AQCONC17": "grey",  # noise 4.0, L 64 a 0 b 0
+    "SHAWN2": "grey",  # noise 6.8, L 56 a 0 b 0
+    "METAL1": "dark",  # noise 11.5, L 29 a 0 b 0
+    "A-CONCTE": "grey",  # noise 10.2, L 73 a 0 b 0
+    "REDWALL": "red",  # noise 8.8, L 29 a 42 b 26
+    "WSPLANKR": "red",  # noise 7.5, L 45 a 40 b 20
+    "STWALL": "orange",  # noise 10.1, L 62 a 17 b 32
+    "DOGLDIR": "orange",  # noise 6.2, L 55 a 14 b 30
+    "A-BROWN2": "tan",  # noise 7.7, L 45 a 10 b 26
+    "WOOD10": "wood",  # noise 12.8, L 28 a 5 b 15
+    "PANCASE2": "wood",  # noise 4.5, L 36 a 5 b 23
+    "WSPLANKP": "purple",  # noise 11.9, L 61 a 22 b -21
+    "CRATE1": "tan",  # noise 8.6, L 48 a 4 b 18
+    "CARLLF1": "tan",  # noise 9.8, L 60 a 4 b 19
+    "WSROCKY": "yellow",  # noise 9.9, L 79 a -4 b 57
+    "WSRELIEF": "yellow",  # noise 11.4, L 71 a 1 b 57
+    "DOKGRIR": "green",  # noise 6.2, L 54 a -37 b 35
+    "WSSTONEG": "green",  # noise 8.2, L 50 a -33 b 32
+    "ESPIG1": "olive",  # noise 13.2, L 44 a -7 b 15
+    "WSBRICKB": "blue",  # noise 12.8, L 58 a 4 b -21
+    "WSROCKB": "blue",  # noise 8.3, L 75 a 1 b -16
 }
 
 FLOORS: tuple[str, ...] = (
-    "FLAT5_3", "FLAT8", "FLOOR0_1", "AQF067", "FLAT9", "MFLR8_1", "FLOOR5_2", "AQF022", "FLAT5_1", "WSTILEB",
-)  # fmt: skip
+    "FLAT5_3",  # noise 8.5, L 30 a 42 b 26
+    "FLAT8",  # noise 9.5, L 44 a 10 b 26
+    "FLOOR0_1",  # noise 4.3, L 49 a 5 b 14
+    "AQF067",  # noise 4.0, L 63 a 0 b 0
+    "FLAT9",  # noise 8.7, L 48 a 0 b 0
+    "MFLR8_1",  # noise 9.4, L 31 a 0 b 0
+    "FLOOR5_2",  # noise 8.5, L 42 a 3 b 20
+    "AQF022",  # noise 6.8, L 34 a -24 b 26
+    "FLAT5_1",  # noise 12.4, L 29 a 4 b 16
+    "WSTILEB",  # noise 6.7, L 50 a 5 b -26
+)
 
 CEILINGS: tuple[str, ...] = (
-    "CEIL3_5", "FLAT23", "CEIL3_1", "CRATOP2", "FLOOR7_2", "WSPLAINB", "WSTILEY", "WSPLAINR",
-)  # fmt: skip
+    "CEIL3_5",  # noise 4.5, L 32 a 0 b 0
+    "FLAT23",  # noise 8.0, L 58 a 0 b 0
+    "CEIL3_1",  # noise 6.0, L 38 a 6 b 24
+    "CRATOP2",  # noise 3.2, L 48 a 4 b 19
+    "FLOOR7_2",  # noise 7.5, L 32 a -9 b 15
+    "WSPLAINB",  # noise 3.8, L 64 a 3 b -20
+    "WSTILEY",  # noise 7.6, L 56 a 10 b 41
+    "WSPLAINR",  # noise 4.5, L 52 a 37 b 17
+)
 
 LIGHTS: tuple[int, ...] = (224, 240, 255)
 
