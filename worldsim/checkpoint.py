@@ -22,7 +22,7 @@ from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
 from worldsim.action_space import ActionSpace
 from worldsim.device import choose_device, choose_dtype
 from worldsim.files import read_json, write_bytes_atomic, write_json_atomic
-from worldsim.recall import RecallSettings
+from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
 
 FORMAT_VERSION = 1
 COMPONENTS: dict[str, type[ModelMixin]] = {
@@ -134,14 +134,48 @@ def load_checkpoint(
     parts = {name: load_component(folder, name, number).to(where) for name in COMPONENTS}
     for part in parts.values():
         part.eval().requires_grad_(False)
-    return WorldModels(
-        **parts,
-        action_space=ActionSpace.from_json(json.dumps(content["action_space"])),
-        flow=FlowSettings(**content["flow"]),
-        recall=RecallSettings(**content["recall"]),
-        openings=load_openings(folder),
-        trained=content["trained"],
-    )
+    openings = load_openings(folder)
+    try:
+        models = WorldModels(
+            **parts,
+            action_space=ActionSpace.from_json(json.dumps(content["action_space"])),
+            flow=FlowSettings(**content["flow"]),
+            recall=RecallSettings(**content["recall"]),
+            openings=openings,
+            trained=content["trained"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / 'world.json'} does not fit this version ({error}); restore it or train again"
+        ) from error
+    check_parts_fit(models, folder)
+    return models
+
+
+def check_parts_fit(models: WorldModels, folder: Path) -> None:
+    """ValueError names the part that is made for another transformer, as after a mixed copy."""
+    config, openings = models.transformer.config, models.openings
+    shape = (config.latent_channels, config.latent_height, config.latent_width)
+    sizes, factors = tuple(config.action_sizes), len(config.action_sizes)
+    described = models.descriptor.config
+    agreements: list[tuple[str, str, Any, Any]] = [
+        ("world.json", "actions", models.action_space.sizes, sizes),
+        ("autoencoder", "latent channels", models.autoencoder.config.latent_channels, shape[0]),
+        ("pooled", "latent channels", models.pooled.config.channels, shape[0]),
+        ("descriptor", "latents", (described.channels, described.height, described.width), shape),
+        ("descriptor", "actions", tuple(described.factor_sizes), sizes),
+        ("descriptor", "window", described.window, len(WINDOW_AGES)),
+        ("descriptor", "steps", described.steps, ACTION_STEPS + models.schedule.section),
+    ]
+    if openings is not None:
+        agreements.append(("openings.safetensors", "latents", tuple(openings.latents.shape[2:]), shape))
+        agreements.append(("openings.safetensors", "action factors", openings.actions.shape[-1], factors))
+    for part, what, found, wanted in agreements:
+        if found != wanted:
+            raise ValueError(
+                f"{folder / part} is made for {what} {found}, the transformer for {wanted}; "
+                "restore the checkpoint or train again"
+            )
 
 
 def read_world_json(folder: Path) -> dict[str, Any]:
@@ -153,7 +187,7 @@ def read_world_json(folder: Path) -> dict[str, Any]:
             "--checkpoint out to use the shipped one"
         )
     content = read_json(path)
-    version = content.get("format_version")
+    version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
@@ -168,6 +202,8 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"{path} is missing from the checkpoint; restore it or run worldsim train")
     try:
+        if not isinstance(read_json(path / "config.json"), dict):
+            raise ValueError("config.json is not an object")
         with _quiet_diffusers():
             model, info = COMPONENTS[name].from_pretrained(
                 path,

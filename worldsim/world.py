@@ -78,7 +78,7 @@ class World:
         openings = self.models.openings
         if openings is None:
             raise ValueError(
-                "the checkpoint has no openings.safetensors to start a world from; run worldsim train export"
+                "the checkpoint has no openings.safetensors to start a world from; run worldsim train model"
             )
         self._clear(seed)
         pick = np.random.default_rng(seed).integers(len(openings.latents))
@@ -102,12 +102,17 @@ class World:
         return self._key_model.keys(latents.to(self.models.dtype)).float().cpu().numpy()
 
     def step(self, actions: Int64[np.ndarray, "section factor"]) -> Section:
-        """Make the next section. ValueError if the actions are not (section_length, factors) within range."""
+        """Make the next section. ValueError if the actions are not (section_length, factors) within range.
+
+        Also if the world has no frames yet: the model has never made one out of nothing.
+        """
         if actions.shape[0] != self.section_length:
             raise ValueError(
                 f"{actions.shape[0]} actions for a section of {self.section_length}; give one a frame"
             )
         self.models.action_space.validate(actions)
+        if not len(self.memory):
+            raise ValueError("the world has no frames to go on from; reset it, or let it observe some")
         return step_worlds([self], torch.from_numpy(np.ascontiguousarray(actions))[None])[0]
 
     def frame_u8(self, frame: int) -> UInt8[np.ndarray, "frame_height frame_width 3"]:
