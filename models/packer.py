@@ -57,8 +57,9 @@ class LatentPatchifier(nn.Module):
         weight = finer.proj.weight
         for axis in (2, 3, 4):
             weight = weight.repeat_interleave(ratio, dim=axis)
-        self.proj.weight.copy_(weight / ratio**3)
-        self.proj.bias.copy_(finer.proj.bias)
+        bias = finer.proj.bias
+        assert bias is not None
+        self.proj.load_state_dict({"weight": weight / ratio**3, "bias": bias})
 
 
 class ActionEmbedding(nn.Module):
@@ -88,8 +89,9 @@ class HistoryPacker(nn.Module):
         super().__init__()
         self.schedule = schedule
         kernels = [level.kernel for level in schedule.recent]
-        self.levels = nn.ModuleList(LatentPatchifier(channels, kernel, width) for kernel in kernels)
-        for coarse, fine in reversed(list(pairwise(self.levels))):
+        levels = [LatentPatchifier(channels, kernel, width) for kernel in kernels]
+        self.levels = nn.ModuleList(levels)
+        for coarse, fine in reversed(list(pairwise(levels))):
             coarse.initialise_from(fine)
         self.recalled = LatentPatchifier(channels, schedule.recalled.kernel, width)
         self.recalled.load_state_dict(self.levels[-1].state_dict())

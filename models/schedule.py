@@ -115,7 +115,7 @@ class Schedule:
 
         Early in a world a group is used only when all its frames exist: nothing is made up for the missing ones.
         """
-        used = []
+        used: list[int] = []
         for groups in self.ages():
             for group in groups:
                 if group[0] <= history_length:
