@@ -188,6 +188,7 @@ def test_fresh_model_starts_at_zero_velocity(a_history) -> None:
     assert float(velocity.abs().max()) == 0
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_saved_and_loaded_is_the_same_network(
     filled_transformer: WorldTransformer, a_history, tmp_path: Path, dtype: torch.dtype

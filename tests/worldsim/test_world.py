@@ -1,0 +1,214 @@
+"""Worlds in play: replay, batches, memory modes, what they show of themselves, and their errors."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from worldsim.checkpoint import WorldModels
+from worldsim.world import Section, World, WorldSettings, step_worlds
+
+
+def some_actions(steps: int, section: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 3, (steps, section, 3))
+
+
+def play(
+    models: WorldModels, seed: int, actions: np.ndarray, settings: WorldSettings | None = None
+) -> tuple[World, list[Section]]:
+    world = World(models, settings)
+    world.reset(seed)
+    return world, [world.step(action) for action in actions]
+
+
+def warmed(models: WorldModels, frames: int, settings: WorldSettings | None = None, seed: int = 0) -> World:
+    """A world that has seen `frames` random latents."""
+    generator = torch.Generator().manual_seed(seed)
+    world = World(models, settings, seed=seed)
+    world.observe(
+        torch.randn(frames, 4, 12, 16, generator=generator),
+        torch.randint(3, (frames, 3), generator=generator),
+    )
+    return world
+
+
+def same(left: list[Section], right: list[Section]) -> bool:
+    return all(
+        torch.equal(a.latents, b.latents)
+        and np.array_equal(a.frames_u8, b.frames_u8)
+        and a.recalled == b.recalled
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def test_seed_and_actions_make_the_same_world(tiny_models: WorldModels) -> None:
+    """Bit for bit, past the age where recall begins: rewinding and resuming a world rest on it."""
+    actions = some_actions(30)
+    _, first = play(tiny_models, 7, actions)
+    torch.rand(3)
+    np.random.default_rng().random()
+    _, again = play(tiny_models, 7, actions)
+    assert same(first, again)
+    assert first[-1].recalled
+    assert not same(first, play(tiny_models, 8, actions)[1])
+    other = actions.copy()
+    other[20, 0, 1] = (other[20, 0, 1] + 1) % 3
+    changed = play(tiny_models, 7, other)[1]
+    assert same(first[:20], changed[:20])
+    assert not np.array_equal(first[20].latents, changed[20].latents)
+
+
+def test_reset_starts_a_world_anew(tiny_models: WorldModels) -> None:
+    """A world that is left behind must not shine through in memory, noise or step count."""
+    actions = some_actions(4)
+    world, _ = play(tiny_models, 3, some_actions(25, seed=1))
+    opening = world.reset(7)
+    assert opening.shape == (8, 96, 128, 3)
+    assert (len(world.memory), world.steps, world.seed) == (8, 0, 7)
+    assert same([world.step(action) for action in actions], play(tiny_models, 7, actions)[1])
+
+
+def test_resets_pick_all_openings(tiny_models: WorldModels) -> None:
+    """Each seed is another start; all recorded openings come up."""
+    world = World(tiny_models, WorldSettings(memory_mode="off"))
+    seen = {world.reset(seed).tobytes() for seed in range(40)}
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("mode", ["off", "time", "cosine", "hybrid"])
+def test_a_batch_of_worlds_equals_each_alone(tiny_models: WorldModels, mode: str) -> None:
+    """Evaluation plays many worlds at once: each must be what it would be alone, whatever its age."""
+    settings = WorldSettings(memory_mode=mode)
+    ages = (3, 30, 90)
+    together = [warmed(tiny_models, age, settings, seed=age) for age in ages]
+    alone = [warmed(tiny_models, age, settings, seed=age) for age in ages]
+    actions = torch.from_numpy(some_actions(3)[:, :, :])
+    for _ in range(3):
+        sections = step_worlds(together, actions)
+        for i, world in enumerate(alone):
+            single = world.step(actions[i].numpy())
+            torch.testing.assert_close(sections[i].latents, single.latents, rtol=1e-3, atol=1e-3)
+            assert [pick.frame for pick in sections[i].recalled] == [pick.frame for pick in single.recalled]
+    assert [len(world.memory) for world in together] == [age + 3 for age in ages]
+
+
+def test_noise_comes_from_seed_and_step_alone(tiny_models: WorldModels) -> None:
+    """Neither batch, memory mode nor what was played before may change the noise of step n."""
+    world, _ = play(tiny_models, 4, some_actions(3))
+    other = warmed(tiny_models, 60, WorldSettings(memory_mode="random"), seed=4)
+    other.steps = 3
+    assert torch.equal(world.noise(), other.noise())
+    other.steps = 4
+    assert not torch.equal(world.noise(), other.noise())
+    noise = torch.cat([warmed(tiny_models, 1, seed=seed).noise() for seed in range(8)])
+    assert float(noise.mean()) == pytest.approx(0, abs=0.05)
+    assert float(noise.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_memory_modes_change_what_is_made_and_nothing_else(tiny_models: WorldModels) -> None:
+    """Same weights, seed and actions: the modes differ in what they recall, and that reaches the frames."""
+    made, recalled = {}, {}
+    for mode in ("off", "random", "time", "cosine", "hybrid"):
+        section = warmed(tiny_models, 200, WorldSettings(memory_mode=mode)).step(some_actions(1)[0])
+        made[mode], recalled[mode] = section.latents, [pick.frame for pick in section.recalled]
+    assert recalled["off"] == []
+    assert recalled["time"] == [177, 170, 163, 156]
+    assert all(len(recalled[mode]) == 4 for mode in ("random", "time", "cosine", "hybrid"))
+    assert max(max(frames, default=0) for frames in recalled.values()) < 200 - 22
+    assert not torch.allclose(made["off"], made["time"], atol=1e-3)
+    assert not torch.allclose(made["random"], made["time"], atol=1e-3)
+
+
+def test_oracle_finds_the_coming_view(tiny_models: WorldModels) -> None:
+    """Given the true next latents it must recall the frame that shows just that view."""
+    world = warmed(tiny_models, 150, WorldSettings(memory_mode="oracle"))
+    coming = world.memory.latents([42]).float()[None]
+    section = step_worlds([world], torch.from_numpy(some_actions(1)), coming)[0]
+    assert section.recalled[0].frame == 42
+    assert section.recalled[0].age == 150 - 42
+    assert section.recalled[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_memory_is_append_only(tiny_models: WorldModels) -> None:
+    """No step may touch frames that were shown, also where the store grows past 256."""
+    world = warmed(tiny_models, 250)
+    before = world.memory.latents(list(range(250))).clone()
+    sections = [world.step(action) for action in some_actions(12)]
+    assert len(world.memory) == 262
+    assert torch.equal(world.memory.latents(list(range(250))), before)
+    made = torch.cat([section.latents for section in sections])
+    torch.testing.assert_close(
+        world.memory.latents(list(range(250, 262))).float(), made, rtol=1e-2, atol=1e-2
+    )
+    shown = sections[3].frames_u8[0].astype(int)
+    assert np.abs(world.frame_u8(253).astype(int) - shown).max() <= 2
+
+
+def test_sections_of_several_frames(section_models: WorldModels) -> None:
+    """Two frames a step: both appended in order with their own actions, and the world replays."""
+    actions = some_actions(14, section=2)
+    world, sections = play(section_models, 1, actions)
+    assert sections[0].frames_u8.shape == (2, 96, 128, 3)
+    assert len(world.memory) == 8 + 28
+    _, remembered, _ = world.memory.recent(28)
+    assert np.array_equal(remembered.numpy(), actions.reshape(28, 3))
+    assert same(sections, play(section_models, 1, actions)[1])
+    assert len(sections[-1].recalled) == 3
+    assert all(pick.age > 14 for section in sections for pick in section.recalled)
+    oracle = warmed(section_models, 80, WorldSettings(memory_mode="oracle"))
+    coming = oracle.memory.latents([10, 33]).float()[None]
+    found = step_worlds([oracle], torch.from_numpy(some_actions(1, section=2)), coming)[0]
+    assert found.recalled[0].frame == 33
+
+
+def test_fewer_denoising_steps_are_used(tiny_models: WorldModels) -> None:
+    """The setting overrides the checkpoint's; the checkpoint's own stays as it is."""
+    one = warmed(tiny_models, 30, WorldSettings(denoising_steps=1))
+    three = warmed(tiny_models, 30, WorldSettings(denoising_steps=3))
+    usual = warmed(tiny_models, 30)
+    named = warmed(tiny_models, 30, WorldSettings(denoising_steps=tiny_models.flow.denoising_steps))
+    made = [world.step(some_actions(1)[0]).latents for world in (one, three, usual, named)]
+    assert not torch.allclose(made[0], made[1], atol=1e-3)
+    assert torch.equal(made[2], made[3])
+    assert tiny_models.flow.denoising_steps == 2
+
+
+def test_section_tells_its_timings(tiny_models: WorldModels) -> None:
+    """The panel of play.py shows them by these names."""
+    section = warmed(tiny_models, 30).step(some_actions(1)[0])
+    assert set(section.timings_s) == {"recall", "pack", "history", "denoise", "decode", "append"}
+    assert all(seconds >= 0 for seconds in section.timings_s.values())
+
+
+@pytest.mark.parametrize(
+    ("actions", "line"),
+    [
+        (np.zeros((2, 3), np.int64), "2 actions for a section of 1"),
+        (np.zeros((0, 3), np.int64), "0 actions for a section of 1"),
+        (np.zeros((1, 2), np.int64), "actions have 2 factors"),
+        (np.array([[0, 3, 0]]), "action 3 of factor 'turn'"),
+        (np.array([[-1, 0, 0]]), "action -1 of factor 'move'"),
+    ],
+)
+def test_wrong_actions_are_refused_and_leave_the_world_alone(
+    tiny_models: WorldModels, actions: np.ndarray, line: str
+) -> None:
+    """A step half taken would break the replay."""
+    world = warmed(tiny_models, 30)
+    with pytest.raises(ValueError, match=line) as caught:
+        world.step(actions)
+    assert "\n" not in str(caught.value)
+    assert (len(world.memory), world.steps) == (30, 0)
+
+
+def test_errors_are_one_line_and_name_the_mend(tiny_models: WorldModels) -> None:
+    """Each is something a user can run into with a checkpoint and a flag."""
+    with pytest.raises(ValueError, match=r"no openings.safetensors .* run worldsim train"):
+        World(replace(tiny_models, openings=None)).reset(0)
+    with pytest.raises(ValueError, match="0 denoising steps; use at least 1"):
+        World(tiny_models, WorldSettings(denoising_steps=0))
+    with pytest.raises(ValueError, match="'oracle' needs the true coming latents"):
+        warmed(tiny_models, 30, WorldSettings(memory_mode="oracle")).step(some_actions(1)[0])
+    with pytest.raises(ValueError, match="no frames to go on from; reset it"):
+        World(tiny_models).step(some_actions(1)[0])
