@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
 from models.flow import sample
@@ -88,7 +88,7 @@ class World:
 
     @torch.no_grad()
     def observe(
-        self, latents: Float[Tensor, "n channel height width"], actions: Int[Tensor, "n factor"]
+        self, latents: Float[Tensor, "n channel height width"], actions: Integer[Tensor, "n factor"]
     ) -> None:
         """Append frames that the world did not make: an opening, or true history in evaluation."""
         latents = latents.to(self.models.device)
@@ -150,7 +150,7 @@ class _Clock:
 @torch.no_grad()
 def step_worlds(
     worlds: Sequence[World],
-    actions: Int[Tensor, "batch section factor"],
+    actions: Integer[Tensor, "batch section factor"],
     coming: Float[Tensor, "batch section channel height width"] | None = None,
 ) -> list[Section]:
     """One section for each of several worlds of the same model and memory mode, in one batch.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 
@@ -33,7 +33,7 @@ def recent_latents(
 
 
 def recent_actions(
-    actions: Int[Tensor, "episode time factor"], moments: Moments, count: int, section: int
+    actions: Integer[Tensor, "episode time factor"], moments: Moments, count: int, section: int
 ) -> Int[Tensor, "batch step factor"]:
     """The actions of the `count` frames before each moment and of its section; "none" where there are none."""
     numbers = moments.frames(-count, section - 1)
