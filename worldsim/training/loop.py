@@ -34,6 +34,14 @@ class LoopSettings:
     preview_steps: int = 2000
     """steps between previews (film strips in TensorBoard)"""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps", "log_steps", "preview_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not at least 1; give 1 or more")
+        for name in ("total_minutes", "max_minutes"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} is not above 0; leave it out for no limit")
+
 
 def learning_rate_factor(step: int, minutes: float, settings: LoopSettings) -> float:
     """Warm up, hold, and fall linearly to 2 % over the last fifth (warmup–stable–decay, Hu et al. 2024)."""
