@@ -1,0 +1,98 @@
+"""Episodes in latents that are cheap to make, and trainers on them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.transformer import WorldTransformer
+from worldsim.action_space import ActionFactor, ActionSpace
+from worldsim.build import build_models
+from worldsim.presets import tiny
+from worldsim.training.data import LatentEpisodes
+from worldsim.training.loop import LoopSettings
+from worldsim.training.model import ModelTrainer, ModelTraining
+from worldsim.training.processes import Processes
+from worldsim.training.recalling import BatchRecall, episode_keys
+from worldsim.training.self_rollout import SelfRolloutSettings
+
+ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
+
+
+def make_episodes(count: int = 3, length: int = 90, seed: int = 0) -> LatentEpisodes:
+    """Smooth latents: each frame is a little further along a circle between two pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.randn(2, count, 1, 4, 12, 16, generator=generator)
+    angle = (torch.arange(length) * 0.2).view(1, -1, 1, 1, 1)
+    actions = torch.randint(3, (count, length, 3), generator=generator, dtype=torch.uint8)
+    actions[:, 0] = 0
+    return LatentEpisodes(
+        latents=(pictures[0] * angle.cos() + pictures[1] * angle.sin()).half(),
+        actions=actions,
+        poses=torch.zeros(count, length, 4),
+        rooms=torch.zeros(count, length, dtype=torch.int16),
+        lengths=torch.full((count,), length),
+    )
+
+
+def tiny_training(**changes: object) -> ModelTraining:
+    """Settings of a training that takes milliseconds a step."""
+    settings = ModelTraining(
+        data=Path("unused"),
+        out=Path("unused"),
+        preset="tiny",
+        loop=LoopSettings(steps=48, warmup_steps=10, log_steps=12),
+        own_frames=SelfRolloutSettings(after_steps=12, length=6),
+        batch=6,
+        draws=2,
+        device="cpu",
+        workers=1,
+    )
+    return replace(settings, **changes)
+
+
+def make_trainer(
+    settings: ModelTraining | None = None,
+    episodes: LatentEpisodes | None = None,
+    processes: Processes = ALONE,
+    seed: int = 0,
+) -> ModelTrainer:
+    """A trainer as `train_model` makes it, on synthetic episodes."""
+    episodes = episodes or make_episodes()
+    factor = [("move", "a", "b"), ("turn", "c", "d"), ("strafe", "e", "f")]
+    space = ActionSpace(
+        tuple(
+            ActionFactor(name=name, choices=("none", "one", "two"), keys=((a,), (b,)))
+            for name, a, b in factor
+        )
+    )
+    models = build_models(tiny(), space, seed=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = WorldTransformer.of(tiny().transformer)
+    settings = settings or tiny_training()
+    recall = BatchRecall(
+        episode_keys(episodes, models.descriptor, models.pooled),
+        models.descriptor,
+        models.pooled,
+        tiny(),
+        settings.recall,
+    )
+    return ModelTrainer(model, episodes, recall, tiny(), settings, processes)
+
+
+@pytest.fixture
+def trainer_of() -> Callable[..., ModelTrainer]:
+    return make_trainer
+
+
+@pytest.fixture
+def training_of() -> Callable[..., ModelTraining]:
+    return tiny_training
+
+
+@pytest.fixture
+def episodes_of() -> Callable[..., LatentEpisodes]:
+    return make_episodes

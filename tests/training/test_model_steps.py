@@ -1,0 +1,172 @@
+"""Steps of the model's training: what is learned, from which frames, by which optimiser."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
+from worldsim.training.recalling import RecallMixture
+from worldsim.training.self_rollout import SelfRollout, SelfRolloutSettings, random_moments
+
+TRUTH_ONLY = SelfRolloutSettings(after_steps=10**6, length=6)
+
+
+def test_loss_falls_on_a_small_world(trainer_of, training_of, episodes_of) -> None:
+    """A sign, a target or a gradient gone wrong leaves the loss at 2, that of noise minus latent."""
+    settings = training_of(own_frames=TRUTH_ONLY, batch=8, learning_rate=5e-3, history_noise=0.1)
+    trainer = trainer_of(settings, episodes_of(count=1, length=60))
+    losses = [float(trainer.take_step(step)["loss"]) for step in range(60)]
+    assert sum(losses[:3]) / 3 > 1.7
+    assert sum(losses[-8:]) / 8 < 0.75 * losses[0]
+
+
+def test_muon_takes_the_matrices_of_the_blocks(trainer_of) -> None:
+    """Muon is for hidden matrices: embeddings, biases, norms and the output belong to AdamW; all to one of them."""
+    trainer = trainer_of()
+    muon, adam = trainer.state.optimizers
+    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(adam, torch.optim.AdamW)
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    by_muon, by_adam = (
+        {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
+        for optimizer in (muon, adam)
+    )
+    assert by_muon == {
+        f"blocks.{layer}.{part}.weight" for layer in range(2) for part in ("qkv", "out", "up", "down")
+    }
+    assert by_muon | by_adam == set(names.values())
+    assert not by_muon & by_adam
+
+
+def test_steps_depend_on_seed_and_step_alone(trainer_of, training_of) -> None:
+    """Exact resume rests on it: torch's global random state must not be looked at."""
+    torch.manual_seed(1)
+    first = [trainer_of().take_step(step)["loss"] for step in (0,)]
+    torch.manual_seed(2)
+    trainer = trainer_of()
+    torch.rand(10)
+    assert torch.equal(first[0], trainer.take_step(0)["loss"])
+    assert not torch.equal(first[0], trainer_of(training_of(seed=1)).take_step(0)["loss"])
+    assert not torch.equal(first[0], trainer_of().take_step(1)["loss"])
+
+
+def test_own_frames_begin_and_begin_anew_as_told(trainer_of, training_of) -> None:
+    """Own histories start after `after_steps`, advance one section a step, and restart at multiples of `length`."""
+    settings = training_of(own_frames=SelfRolloutSettings(share=0.5, after_steps=9, length=6))
+    trainer = trainer_of(settings)
+    for step in range(9):
+        assert "loss_own_history" not in trainer.take_step(step)
+    starts, times = [], []
+    for step in range(9, 24):
+        before = trainer.own
+        assert "loss_own_history" in trainer.take_step(step)
+        if trainer.own is not before:
+            starts.append(step)
+        times.append(trainer.own.moments.time)
+    assert starts == [9, 12, 18]
+    assert torch.equal(times[4] - times[3], torch.ones(3, dtype=torch.int64))
+    assert not torch.equal(times[3] - times[2], torch.ones(3, dtype=torch.int64))
+    assert int(torch.stack(times).max()) <= 90
+
+
+def test_own_history_holds_what_the_model_made(trainer_of, training_of) -> None:
+    """The model must see its own frames, not the truth, and for every own row the true next frame as target."""
+    trainer = trainer_of(training_of(own_frames=SelfRolloutSettings(after_steps=0, length=24)))
+    for step in range(5):
+        trainer.take_step(step)
+    own = trainer.own
+    truth, present = recent_latents(trainer.episodes.latents, own.moments, 22)
+    assert torch.equal(own.present, present)
+    shared = present.clone()
+    shared[:, -5:] = False
+    assert torch.equal(own.recent[shared], truth[shared])
+    assert not torch.allclose(own.recent[:, -5:], truth[:, -5:], atol=0.1)
+
+
+def test_self_rollout_stays_within_its_episode(episodes_of) -> None:
+    """`length` steps ahead must have true frames to learn from."""
+    episodes = episodes_of(count=2, length=40)
+    rollout = SelfRollout(episodes, 500, 22, 1, 24, torch.Generator().manual_seed(0))
+    assert int(rollout.moments.time.max()) == 40 - 24
+    for _ in range(24):
+        assert int(rollout.moments.time.max()) < 40
+        rollout.advance(torch.ones(500, 1, 4, 12, 16))
+    assert bool((rollout.recent[:, -22:] == 1).all())
+    with pytest.raises(ValueError, match="an episode has 40 frames, training needs more than 48"):
+        SelfRollout(episodes, 4, 22, 2, 24, torch.Generator())
+
+
+def test_random_moments_reach_every_frame(episodes_of) -> None:
+    """The last frame and the second must be drawn, none beyond; long episodes not more often than their share."""
+    episodes = replace(episodes_of(count=2, length=30), lengths=torch.tensor([30, 12]))
+    moments = random_moments(episodes, 4000, 1, torch.Generator().manual_seed(0))
+    for episode, length in ((0, 30), (1, 12)):
+        times = moments.time[moments.episode == episode]
+        assert set(times.tolist()) == set(range(1, length))
+    sections = random_moments(episodes, 4000, 4, torch.Generator().manual_seed(0))
+    assert int(sections.time[sections.episode == 1].max()) == 12 - 4
+
+
+def test_moments_by_hand(episodes_of) -> None:
+    """`actions[t]` led to frame t: the section's own actions are the last, the frame before it is the newest."""
+    episodes = episodes_of(count=2, length=30)
+    moments = Moments(episode=torch.tensor([1, 0]), time=torch.tensor([3, 20]))
+    recent, present = recent_latents(episodes.latents, moments, 5)
+    actions = recent_actions(episodes.actions, moments, 5, 2)
+    coming = coming_latents(episodes.latents, moments, 2)
+    for row, (episode, time) in enumerate([(1, 3), (0, 20)]):
+        for slot, frame in enumerate(range(time - 5, time)):
+            assert bool(present[row, slot]) == (frame >= 0)
+            expected = episodes.latents[episode, frame].float() if frame >= 0 else torch.zeros(4, 12, 16)
+            assert torch.equal(recent[row, slot], expected)
+        for slot, frame in enumerate(range(time - 5, time + 2)):
+            expected = episodes.actions[episode, frame].long() if frame >= 0 else torch.zeros(3).long()
+            assert torch.equal(actions[row, slot], expected)
+        assert torch.equal(coming[row], episodes.latents[episode, time : time + 2].float())
+
+
+def test_history_noise_is_told_and_leaves_the_target_clean(trainer_of, training_of) -> None:
+    """sigma says how noisy each history is; clean ones stay exactly as recorded, and so does every target."""
+    settings = training_of(batch=64, own_frames=TRUTH_ONLY, clean_share=0.4, history_noise=0.5)
+    settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, random=0.0))
+    trainer = trainer_of(settings)
+    history, coming, actions, own = trainer._batch(0, torch.Generator().manual_seed(0))
+    assert own == 0
+    flat = trainer.episodes.latents.float().flatten(0, 1)
+    assert all(bool((flat == frame).flatten(1).all(1).any()) for frame in coming[:, 0])
+    clean = history.sigma == 0
+    assert 0.25 < float(clean.float().mean()) < 0.55
+    assert float(history.sigma.max()) <= 0.5
+    for row in range(64):
+        frames = history.recent[row][history.recent_present[row]]
+        known = [bool((flat == frame).flatten(1).all(1).any()) for frame in frames]
+        assert all(known) if clean[row] else not any(known)
+    assert torch.equal(actions[:, :22], history.recent_actions)
+    assert actions.shape == (64, 23, 3)
+
+
+def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of) -> None:
+    """Frame and age of a slot must belong together."""
+    settings = training_of(batch=32, own_frames=TRUTH_ONLY, clean_share=1.0)
+    settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, random=1.0))
+    trainer = trainer_of(settings)
+    generator = torch.Generator().manual_seed(0)
+    history, coming, _, _ = trainer._batch(0, generator)
+    moments = random_moments(trainer.episodes, 32, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(coming, coming_latents(trainer.episodes.latents, moments, 1))
+    rows, slots = history.recalled_present.nonzero(as_tuple=True)
+    frames = moments.time[rows] - history.recalled_ages[rows, slots]
+    assert torch.equal(
+        history.recalled[rows, slots], trainer.episodes.latents[moments.episode[rows], frames].float()
+    )
+    assert len(rows) > 40
+
+
+def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> None:
+    """The two losses say whether drift is being learned away; together they are the loss."""
+    trainer = trainer_of(training_of(own_frames=SelfRolloutSettings(share=0.5, after_steps=0, length=6)))
+    metrics = trainer.take_step(0)
+    both = (metrics["loss_true_history"] + metrics["loss_own_history"]) / 2
+    torch.testing.assert_close(metrics["loss"], both)
+    assert float(metrics["gradient_norm"]) > 0
