@@ -136,7 +136,7 @@ def finish_autoencoder(
 @torch.no_grad()
 def _preview(
     model: FrameAutoencoder, frames: UInt8[Tensor, "batch height width 3"]
-) -> UInt8[Tensor, "height width 3"]:
+) -> UInt8[Tensor, "rows cols 3"]:
     made = model.tiny.decoder(model.tiny.encoder(to_signed(frames)))
     made_u8 = ((made + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     rows = [torch.cat(list(row), 1) for row in (frames, made_u8)]

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -83,7 +84,8 @@ def cached_latents(
 ) -> LatentEpisodes:
     """`encode_episodes`, kept in a file that is used again while recordings and autoencoder are the same."""
     fingerprint = _fingerprint(paths, autoencoder)
-    if cache.is_file():
+    # A torn cache is made anew like a stale one.
+    with suppress(FileNotFoundError, SafetensorError):
         with safe_open(cache, framework="pt") as file:
             same = (file.metadata() or {}).get("fingerprint") == fingerprint
         if same:

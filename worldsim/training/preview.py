@@ -26,6 +26,8 @@ class ModelPreview:
         self.models, self.state, self.episodes, self.folder = models, state, episodes, folder
 
     def __call__(self, writer: SummaryWriter, step: int) -> None:
+        if not len(self.episodes):
+            return
         self.state.average.copy_to(self.models.transformer)
         picture = self.strips()
         writer.add_image("truth_above_made", picture, step, dataformats="HWC")
