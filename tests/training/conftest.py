@@ -72,6 +72,7 @@ def make_trainer(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = WorldTransformer.of(tiny().transformer)
+    processes.same_start(model)
     settings = settings or tiny_training()
     recall = BatchRecall(
         episode_keys(episodes, models.descriptor, models.pooled),
