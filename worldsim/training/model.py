@@ -133,10 +133,8 @@ class ModelTrainer:
         sigma = draw_sigmas(len(coming), draws, self.sizes.flow.shift, generator)
         noise = torch.randn(len(coming), draws, *coming.shape[1:], generator=generator, device=coming.device)
         noisy, velocity = noisy_and_velocity(coming, sigma, noise)
-        predicted = self.model.denoise(
-            noisy.flatten(0, 1), sigma.flatten(), actions.repeat_interleave(draws, 0), cache.repeat(draws)
-        )
-        return (predicted.float() - velocity.flatten(0, 1)).square().flatten(1).mean(1).view(-1, draws)
+        predicted = self.model.denoise_draws(noisy, sigma, actions, cache)
+        return (predicted.float() - velocity).square().flatten(2).mean(2)
 
     @torch.no_grad()
     def _advance(self, cache: HistoryCache, actions: Tensor, own: int, generator: torch.Generator) -> None:
