@@ -17,8 +17,8 @@ def test_loss_falls_on_a_small_world(trainer_of, training_of, episodes_of) -> No
     settings = training_of(own_frames=TRUTH_ONLY, batch=8, learning_rate=5e-3, history_noise=0.1)
     trainer = trainer_of(settings, episodes_of(count=1, length=60))
     losses = [float(trainer.take_step(step)["loss"]) for step in range(60)]
-    assert sum(losses[:3]) / 3 > 1.7
-    assert sum(losses[-8:]) / 8 < 0.75 * losses[0]
+    assert losses[0] == pytest.approx(2, abs=0.2)
+    assert sum(losses[-8:]) / 8 < 0.5
 
 
 def test_muon_takes_the_matrices_of_the_blocks(trainer_of) -> None:
@@ -32,7 +32,7 @@ def test_muon_takes_the_matrices_of_the_blocks(trainer_of) -> None:
         {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
         for optimizer in (muon, adam)
     )
-    assert by_muon == {
+    assert {name for name in by_muon if not name.startswith("refiner.")} == {
         f"blocks.{layer}.{part}.weight" for layer in range(2) for part in ("qkv", "out", "up", "down")
     }
     assert by_muon | by_adam == set(names.values())
