@@ -1,6 +1,6 @@
 """FramePack's packing: history latents of falling resolution become one fixed-length row of tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import log
 
@@ -25,13 +25,17 @@ class Pack:
     """None: every token is present"""
     cos: Float[Tensor, "token half"]
     sin: Float[Tensor, "token half"]
+    newest: Float[Tensor, "batch channel rows cols"]
+    """the history's newest latent"""
 
     def without_absent(self) -> "Pack":
         """For a batch of one: leave absent tokens out, so that attention needs no mask."""
         if self.present is None or len(self.tokens) != 1:
             return self
         keep = self.present[0]
-        return Pack(tokens=self.tokens[:, keep], present=None, cos=self.cos[keep], sin=self.sin[keep])
+        return replace(
+            self, tokens=self.tokens[:, keep], present=None, cos=self.cos[keep], sin=self.sin[keep]
+        )
 
 
 class LatentPatchifier(nn.Module):
@@ -130,7 +134,13 @@ class HistoryPacker(nn.Module):
         recalled = recalled + self.age(age_features(history.recalled_ages).to(recalled.dtype)).unsqueeze(2)
         tokens.append(recalled.flatten(1, 2))
         present.append(history.recalled_present.repeat_interleave(recalled.shape[2], dim=1))
-        return Pack(tokens=torch.cat(tokens, 1), present=torch.cat(present, 1), cos=self.cos, sin=self.sin)
+        return Pack(
+            tokens=torch.cat(tokens, 1),
+            present=torch.cat(present, 1),
+            cos=self.cos,
+            sin=self.sin,
+            newest=history.recent[:, -1],
+        )
 
 
 def age_features(ages: Int[Tensor, "batch recalled"]) -> Float[Tensor, "batch recalled feature"]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from models.history import History
 from models.packer import ActionEmbedding, HistoryPacker, LatentPatchifier, Pack, pad_actions, unpatchify
+from models.refiner import Refiner
 from models.rotary import pooled_phases, rotate
 from models.schedule import Kernel, Schedule
 
@@ -38,6 +39,8 @@ class TransformerSettings:
     action_sizes: tuple[int, ...] = (3, 3, 3)
     """number of choices of each action factor"""
     action_width: int = 64
+    refiner_channels: int = 64
+    """channels of the convolutions behind the transformer; 0 leaves them out"""
     action_window: int = 8
     """how many of the newest actions, the coming one included, condition each target frame (the player has inertia)"""
 
@@ -50,6 +53,8 @@ class HistoryCache:
     values: list[Float[Tensor, "batch head token dim"]]
     present: Bool[Tensor, "batch token"] | None
     sigma: Float[Tensor, " batch"]
+    newest: Float[Tensor, "batch channel rows cols"]
+    """the history's newest latent"""
 
 
 class Block(nn.Module):
@@ -112,6 +117,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         action_sizes: tuple[int, ...] | list[int] = (3, 3, 3),
         action_width: int = 64,
         action_window: int = 8,
+        refiner_channels: int = 0,
     ) -> None:
         super().__init__()
         self.schedule = Schedule.parse(schedule)
@@ -130,6 +136,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         self.modulation = nn.Linear(width, 6 * width)
         self.final_modulation = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, 4 * latent_channels)
+        self.refiner = Refiner(latent_channels, refiner_channels, 3, width) if refiner_channels else None
         for layer in (self.modulation, self.final_modulation, self.final):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -156,7 +163,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
             x, key, value = block(x, modulation, pack.cos, pack.sin, None, mask)
             keys.append(key)
             values.append(value)
-        return HistoryCache(keys=keys, values=values, present=pack.present, sigma=sigma)
+        return HistoryCache(keys=keys, values=values, present=pack.present, sigma=sigma, newest=pack.newest)
 
     def denoise(
         self,
@@ -190,6 +197,11 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
         x = functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
         velocity = unpatchify(self.final(x), noisy.shape[3], self.rows, self.cols)
+        if self.refiner is not None:
+            newest = cache.newest[:, None].expand_as(velocity).flatten(0, 1)
+            steered = functional.silu(condition).flatten(0, 1)
+            flat = self.refiner(velocity.flatten(0, 1), noisy.flatten(0, 2), newest, steered)
+            velocity = flat.view_as(velocity)
         return velocity.unflatten(1, noisy.shape[1:3])
 
     def _mask(self, cache: HistoryCache, draws: int) -> Bool[Tensor, "batch 1 query key"] | None:

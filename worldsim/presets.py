@@ -42,7 +42,7 @@ def tiny() -> Preset:
             latent_channels=4, channels=8, encoder_blocks=(1, 1, 1, 1), decoder_blocks=(1, 1, 1, 1)
         ),
         transformer=TransformerSettings(
-            latent_channels=4, width=32, layers=2, heads=2, mlp_ratio=2, action_width=8
+            latent_channels=4, width=32, layers=2, heads=2, mlp_ratio=2, action_width=8, refiner_channels=8
         ),
         descriptor=LearnedDescriptorSettings(
             channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8, head_channels=4, dim=16

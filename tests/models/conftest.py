@@ -11,11 +11,15 @@ from worldsim.presets import tiny
 
 
 def fill(model: torch.nn.Module, seed: int = 0) -> None:
-    """Fresh weights make velocity zero whatever the input, because some layers begin at zero."""
+    """Fresh weights make velocity zero whatever the input, because some layers begin at zero.
+
+    Convolutions sum over nine cells: smaller steps keep the velocity near one.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+            scale = 0.05 if parameter.ndim == 4 else 0.2
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
 
 
 def make_transformer(settings: TransformerSettings, seed: int = 0) -> WorldTransformer:

@@ -26,7 +26,9 @@ class KnownField(WorldTransformer):
 
 
 def empty_cache() -> HistoryCache:
-    return HistoryCache(keys=[], values=[], present=None, sigma=torch.zeros(2))
+    return HistoryCache(
+        keys=[], values=[], present=None, sigma=torch.zeros(2), newest=torch.zeros(2, 1, 1, 1)
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 7])

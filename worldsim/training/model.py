@@ -145,6 +145,7 @@ class ModelTrainer:
             values=[value[-own:].detach() for value in cache.values],
             present=None if cache.present is None else cache.present[-own:],
             sigma=cache.sigma[-own:],
+            newest=cache.newest[-own:],
         )
         shape = (own, self.section, *self.own.recent.shape[2:])
         noise = torch.randn(shape, generator=generator, device=generator.device)
