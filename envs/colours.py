@@ -1,11 +1,12 @@
-"""From the engine's palette numbers to averaged RGB frames, by tables."""
+"""From the engine's palette numbers to averaged RGB frames."""
 
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import vizdoom
-from jaxtyping import UInt8, UInt32
+from jaxtyping import UInt8
+from PIL import Image
 
 from envs.wad import read_lump
 
@@ -30,12 +31,8 @@ def screen_palette() -> UInt8[np.ndarray, "256 3"]:
 
 
 @cache
-def _pair_table() -> UInt32[np.ndarray, "65536"]:
-    """Return, for two neighbouring palette numbers, both colours' sum plus 1: red in bits 0-9, green 10-19, blue
-    20-29. Two entries added are the sum of 2 × 2 pixels plus 2, so `>> 2` rounds their mean to nearest."""
-    colour = screen_palette().astype(np.uint32)
-    pair = (colour[:, None] + colour[None, :] + 1).reshape(65536, 3)
-    return pair[:, 0] | pair[:, 1] << np.uint32(10) | pair[:, 2] << np.uint32(20)
+def _palette_bytes() -> bytes:
+    return screen_palette().tobytes()
 
 
 def average_frame(
@@ -43,24 +40,10 @@ def average_frame(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return the RGB frame whose pixels are the mean of scale × scale pixels, rounded to nearest.
 
-    `screen` holds palette numbers, C-contiguous; its sides are multiples of `scale`.
+    `screen` holds palette numbers, C-contiguous; its sides are multiples of `scale`. Almost all of it runs without
+    Python's lock, so that another thread can step an engine meanwhile.
     """
-    if scale == 2:
-        return _average_pairs(screen)
-    colour = screen_palette()[screen]
-    height, width = screen.shape[0] // scale, screen.shape[1] // scale
-    blocks = colour.reshape(height, scale, width, scale, 3).sum(axis=(1, 3), dtype=np.uint32)
-    return ((blocks + scale * scale // 2) // (scale * scale)).astype(np.uint8)
-
-
-def _average_pairs(
-    screen: UInt8[np.ndarray, "screen_height screen_width"],
-) -> UInt8[np.ndarray, "height width 3"]:
-    pairs = _pair_table().take(screen.view(np.uint16), mode="wrap")
-    sums = pairs[::2] + pairs[1::2]
-    low = sums.view(np.uint8)[:, ::4]
-    frame = np.empty((*sums.shape, 3), np.uint8)
-    for channel, shift in enumerate((2, 10, 10)):
-        sums >>= np.uint32(shift)
-        frame[..., channel] = low
-    return frame
+    height, width = screen.shape
+    image = Image.frombuffer("P", (width, height), screen, "raw", "P", 0, 1)
+    image.putpalette(_palette_bytes())
+    return np.array(image.convert("RGB").reduce(scale))

@@ -61,7 +61,7 @@ class Engine:
         resolution = getattr(vizdoom.ScreenResolution, f"RES_{width}X{height}", None)
         if resolution is None:
             raise ValueError(
-                f"the engine has no screen of {width}x{height} pixels; try 256x192, 320x240, 640x480"
+                f"the engine has no screen of {width}x{height} pixels; try 256x192, 512x384, 640x480"
             )
         self._owner = os.getpid()
         folder = EngineFolder()

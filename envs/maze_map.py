@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from envs.colours import screen_palette
 from envs.layout import draw_doors, draw_rooms, draw_things, free_place
 from envs.palette import textures_lump
 from envs.room import Door, MazeMapSettings, Room, Spawn, Thing
@@ -92,8 +93,8 @@ class MazeMap:
 
     @cached_property
     def map_hash(self) -> str:
-        """sha256 of `textmap()`, in hexadecimal: equal hashes mean the same geometry and textures."""
-        return hashlib.sha256(self.textmap()).hexdigest()
+        """sha256 of `textmap()`, recolours and palette, in hexadecimal: equal hashes mean the same looks."""
+        return hashlib.sha256(self.textmap() + textures_lump() + screen_palette().tobytes()).hexdigest()
 
 
 def write_wad(path: Path, maps: Sequence[MazeMap]) -> None:

@@ -11,7 +11,6 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Final
 
-import gymnasium
 import vizdoom
 
 from envs.maze import MazeEnv
@@ -19,7 +18,6 @@ from envs.maze_map import MazeMap
 from envs.room import Spawn
 from worldsim.episode import Episode
 from worldsim.episode_format import episode_path
-from worldsim.maze_episodes import make_maze
 from worldsim.processes import Reporter, Runner, run_jobs
 from worldsim.record import RecordSettings, record_episode
 
@@ -65,7 +63,7 @@ def _rate(shares: list[list[Phase]]) -> float:
 def open_bench(settings: RecordSettings, barrier: Barrier) -> Iterator[Runner]:
     """A process's runner: a job is a range of episode numbers, its result the phases of each kind."""
     with contextlib.ExitStack() as stack:
-        env = stack.enter_context(contextlib.closing(make_maze(settings.env)))
+        env = stack.enter_context(contextlib.closing(MazeEnv(settings.env)))
         palette = stack.enter_context(_bare_engine(settings, vizdoom.ScreenFormat.DOOM_256_COLORS8))
         rgb = stack.enter_context(_bare_engine(settings, vizdoom.ScreenFormat.RGB24))
         yield partial(_bench, env, {"bare_palette": palette, "bare_rgb": rgb}, settings, barrier)
@@ -73,8 +71,7 @@ def open_bench(settings: RecordSettings, barrier: Barrier) -> Iterator[Runner]:
 
 @contextmanager
 def _bare_engine(settings: RecordSettings, screen: vizdoom.ScreenFormat) -> Iterator[MazeEnv]:
-    env = make_maze(settings.env).unwrapped
-    assert isinstance(env, MazeEnv)
+    env = MazeEnv(settings.env)
     game = env._engine._game
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(env):
         game.close()
@@ -85,7 +82,7 @@ def _bare_engine(settings: RecordSettings, screen: vizdoom.ScreenFormat) -> Iter
 
 
 def _bench(
-    env: gymnasium.Env,
+    env: MazeEnv,
     bare: dict[str, MazeEnv],
     settings: RecordSettings,
     barrier: Barrier,

@@ -1,7 +1,7 @@
 """Writing episodes so that a kill at any moment loses at most the last 30 frames."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,14 +17,17 @@ from worldsim.episode_format import COLUMN_TYPES, EpisodeHeader, part_path
 from worldsim.episode_part import BATCH, LEVEL, Batch, PartFile, read_sound
 
 _UNKNOWN_POSE: Final = np.full(4, np.nan, np.float32)
-_Row = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
+FrameMaker = Callable[[], np.ndarray]
+"""Makes a frame, uint8 (height, width, 3), when it is called."""
+_Row = tuple[np.ndarray | FrameMaker, np.ndarray, np.ndarray, int, int]
 """Frame, action, pose, room, tic."""
 
 
 class EpisodeWriter:
     """Writes one episode to `<path>.part` and renames it to `path` when it is finished.
 
-    Frames are compressed and written on a thread of the writer's own, so that the caller's engine need not wait.
+    Frames are made, compressed and written on a thread of the writer's own, so that the caller's engine need not
+    wait for it.
     As a context manager it finishes the episode at the end of the block; if the block raises, what was
     appended stays in the `.part`, to be gone on with by `resume` or closed by `recover`.
     """
@@ -77,7 +80,7 @@ class EpisodeWriter:
 
     def append(
         self,
-        frame_u8: UInt8[np.ndarray, "height width 3"],
+        frame_u8: UInt8[np.ndarray, "height width 3"] | FrameMaker,
         action: Int[np.ndarray, "factor"],
         *,
         pose: Float32[np.ndarray, "4"] | None = None,
@@ -86,20 +89,25 @@ class EpisodeWriter:
     ) -> None:
         """Add the next frame and the action that led to it (all zeros with the first frame).
 
+        Instead of a frame give a function without arguments that makes it: it is called on the writer's thread,
+        soon but not at once, so what it reads must stay as it is.
+
         Raises ValueError for a frame of another size or an action outside the action space, OSError if these or
-        earlier frames cannot be written; then everything flushed before is still in the `.part`.
+        earlier frames cannot be written; then everything flushed before is still in the `.part`. What a function
+        raises, and ValueError for the size of what it makes, comes with a later call.
         """
-        if self._frame_shape is None:
-            self._frame_shape = frame_u8.shape
-        if frame_u8.shape != self._frame_shape:
-            raise ValueError(f"{self.path}: a frame of {frame_u8.shape} among frames of {self._frame_shape}")
+        if isinstance(frame_u8, np.ndarray):
+            if self._frame_shape is None:
+                self._frame_shape = frame_u8.shape
+            _check_shape(self.path, frame_u8, self._frame_shape)
+            frame_u8 = frame_u8.copy()
         self.header.action_space.validate(action)
         if self._count == 0 and action.any():
             raise ValueError(
                 f"{self.path}: action {action.tolist()} with the first frame; it must be all zeros"
             )
         pose = _UNKNOWN_POSE if pose is None else pose
-        self._rows.append((frame_u8.copy(), action.copy(), pose.copy(), room, tic))
+        self._rows.append((frame_u8, action.copy(), pose.copy(), room, tic))
         self._count += 1
         if len(self._rows) == BATCH:
             self._hand_over()
@@ -113,7 +121,7 @@ class EpisodeWriter:
     def _hand_over(self) -> None:
         self._wait()
         rows, self._rows = self._rows, []
-        self._writing = self._pool.submit(_write, self._file, rows)
+        self._writing = self._pool.submit(_write, self.path, self._file, rows)
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
@@ -121,8 +129,10 @@ class EpisodeWriter:
             return
         try:
             writing.result()
-        except OSError as error:
-            self._rows.clear()
+        except Exception as error:
+            self._rows.clear()  # nothing may follow the frames that are lost
+            if not isinstance(error, OSError):
+                raise
             self._file.abandon()
             if error.errno is None:
                 raise
@@ -189,8 +199,16 @@ def recover(path: Path) -> Path | None:
     return writer.finish() if writer else None
 
 
-def _write(file: PartFile, rows: list[_Row]) -> None:
-    frames, *others = zip(*rows, strict=True)
+def _check_shape(path: Path, frame_u8: np.ndarray, expected: tuple[int, ...]) -> None:
+    if frame_u8.shape != expected:
+        raise ValueError(f"{path}: a frame of {frame_u8.shape} among frames of {expected}")
+
+
+def _write(path: Path, file: PartFile, rows: list[_Row]) -> None:
+    made, *others = zip(*rows, strict=True)
+    frames = [frame if isinstance(frame, np.ndarray) else frame() for frame in made]
+    for frame in frames:
+        _check_shape(path, frame, file.frame_shape or frames[0].shape)
     values: list[Sequence[Any]] = [*others, [deflate.crc32(frame) for frame in frames]]
     columns = {
         name: np.array(value, dtype)

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,17 +13,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from tqdm import tqdm
 
 from envs.explorer import Explorer, ExplorerSettings
 from envs.maze import MazeEnv, MazeEnvSettings
+from worldsim.deflate import deflate
 from worldsim.episode_format import FORMAT_VERSION, episode_number, episode_path, part_path
-from worldsim.episode_writer import EpisodeWriter
+from worldsim.episode_writer import EpisodeWriter, FrameMaker
 from worldsim.files import only_process_in, read_json, write_json_atomic
-from worldsim.maze_episodes import ENVIRONMENT, make_maze, maze_header
+from worldsim.maze_episodes import ENVIRONMENT, maze_header
 from worldsim.processes import Reporter, Runner, run_jobs
 
 HELD_OUT_FROM: Final = 1_000_000
@@ -154,39 +153,37 @@ def check_manifest(out: Path, settings: RecordSettings) -> None:
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame, the action that led to it, and what the environment told."""
+    """A frame, not yet made, the action that led to it, and what the environment told."""
 
-    frame_u8: UInt8[np.ndarray, "height width 3"]
+    make_frame: FrameMaker
     action: Int64[np.ndarray, "factor"]
     info: dict[str, Any]
 
 
-def explore(env: gymnasium.Env, settings: RecordSettings, number: int) -> Iterator[Moment]:
+def explore(env: MazeEnv, settings: RecordSettings, number: int) -> Iterator[Moment]:
     """Walk episode `number`: `steps + 1` moments, the same every time."""
     seed = settings.map_seed(number)
-    frame, info = env.reset(seed=seed, options={"map_seed": seed})
-    maze = env.unwrapped
-    assert isinstance(maze, MazeEnv)
-    assert maze.maze_map is not None
-    explorer = Explorer(maze.maze_map, seed, settings.explorer)
-    yield Moment(frame, np.zeros(len(maze.action_factors), np.int64), info)
+    screen, info = env.reset_screen(seed=seed, options={"map_seed": seed})
+    assert env.maze_map is not None
+    explorer = Explorer(env.maze_map, seed, settings.explorer)
+    yield Moment(partial(env.frame_of, screen), np.zeros(len(env.action_factors), np.int64), info)
     for _ in range(settings.steps):
         action = explorer.act(info["pose"])
-        frame, _, _, _, info = env.step(action)
-        yield Moment(frame, action, info)
+        screen, info = env.step_screen(action)
+        yield Moment(partial(env.frame_of, screen), action, info)
 
 
 @contextmanager
 def open_recorder(settings: RecordSettings) -> Iterator[Runner]:
     """A process's runner of jobs: a job is the number of an episode, its result None."""
-    env = make_maze(settings.env)
+    env = MazeEnv(settings.env)
     try:
         yield partial(record_episode, env, settings)
     finally:
         env.close()
 
 
-def record_episode(env: gymnasium.Env, settings: RecordSettings, number: int, reporter: Reporter) -> None:
+def record_episode(env: MazeEnv, settings: RecordSettings, number: int, reporter: Reporter) -> None:
     """Record one episode, or go on with its `.part`: replayed in the engine up to where it stopped, and on.
 
     An unfinished episode that does not replay exactly is recorded anew, and a line says so.
@@ -208,7 +205,7 @@ def record_episode(env: gymnasium.Env, settings: RecordSettings, number: int, re
         for moment in moments:
             info = moment.info
             writer.append(
-                moment.frame_u8, moment.action, pose=info["pose"], room=info["room"], tic=info["tic"]
+                moment.make_frame, moment.action, pose=info["pose"], room=info["room"], tic=info["tic"]
             )
             if len(writer) % TELL_EVERY == 0:
                 reporter.frames(TELL_EVERY)
@@ -220,7 +217,7 @@ def _replays(writer: EpisodeWriter, moments: Iterator[Moment], on_frames: Callab
     actions, poses, crcs = (writer.column(name) for name in ("actions", "poses", "frame_crcs"))
     for t in range(len(writer)):
         moment = next(moments)
-        if zlib.crc32(moment.frame_u8.tobytes()) != crcs[t]:
+        if deflate.crc32(moment.make_frame()) != crcs[t]:
             return False
         if not np.array_equal(moment.action, actions[t]) or not np.array_equal(moment.info["pose"], poses[t]):
             return False

@@ -15,6 +15,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs.colours import average_frame, screen_palette
 from envs.maze import MazeEnv, MazeEnvSettings
 from envs.maze_map import MazeMap, MazeMapSettings
 
@@ -169,16 +170,39 @@ def test_nothing_moves_while_the_player_rests(env: MazeEnv) -> None:
         np.testing.assert_array_equal(env.step([0, 0, 0])[0], still)
 
 
-def test_depth_of_a_wall_at_a_known_distance() -> None:
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+def test_frames_are_the_mean_of_the_screen(scale: int) -> None:
+    """Guards against wrong colours, shifted blocks, or a mean of palette numbers."""
+    screen = np.random.default_rng(scale).integers(0, 256, (12 * scale, 16 * scale), dtype=np.uint8)
+    screen[:scale, :scale] = 3  # a block of one colour keeps it
+    frame = average_frame(screen, scale)
+    mean = screen_palette()[screen].reshape(12, scale, 16, scale, 3).mean(axis=(1, 3))
+    assert np.abs(frame - mean).max() <= (0.6 if scale == 3 else 0.5)  # 1/9 is rounded before it multiplies
+    np.testing.assert_array_equal(frame[0, 0], screen_palette()[3])
+    assert frame.flags.writeable
+
+
+def test_a_screen_makes_its_frame_later(env: MazeEnv) -> None:
+    """Recording averages screens on another thread while the engine goes on: it must not write into old ones."""
+    frames = [env.reset(seed=2, options={"map_seed": 2})[0]]
+    frames += [env.step(action)[0] for action in ACTIONS[:20]]
+    screens = [env.reset_screen(seed=2, options={"map_seed": 2})[0]]
+    screens += [env.step_screen(action)[0] for action in ACTIONS[:20]]
+    for screen, frame in zip(screens, frames, strict=True):
+        np.testing.assert_array_equal(env.frame_of(screen), frame)
+
+
+@pytest.mark.parametrize("supersample", [2, 4])
+def test_depth_of_a_wall_at_a_known_distance(supersample: int) -> None:
     """Co-visibility is computed from depth: its scale and its kind (along the axis) must be right."""
     plain = MazeMapSettings(rows=(1, 1), columns=(1, 1), decorations=(0, 0), room_cells=10)
-    made = MazeEnv(MazeEnvSettings(depth=True, map=plain))
+    made = MazeEnv(MazeEnvSettings(depth=True, map=plain, supersample=supersample))
     for distance in (40, 100, 200, 300, 450, 600):
         _, info = made.reset(seed=0, options={"map_seed": 0, "spawn": (320, 640 - distance, 90)})
         assert info["depth"].shape == (96, 128)
         assert info["depth"].dtype == np.float32
         middle = info["depth"][48]
-        assert abs(middle[64] - distance) < 8.0
+        assert abs(middle[64] - distance) < 6.5
         # Along the axis a wall faced squarely has one depth, up to where the side walls (90° view) begin.
         assert np.abs(middle[[0, 127]] - min(distance, 320)).max() < 12.0
     made.close()
@@ -208,7 +232,7 @@ def test_truncation_and_bad_input(env: MazeEnv) -> None:
     ):
         with pytest.raises(ValueError, match=next(iter(options))):
             env.reset(seed=0, options=options)
-    with pytest.raises(ValueError, match="no screen of 200x192"):
+    with pytest.raises(ValueError, match="no screen of 400x384"):
         MazeEnv(MazeEnvSettings(width=100))
     with pytest.raises(ValueError, match="human"):
         MazeEnv(render_mode="human")

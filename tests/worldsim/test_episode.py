@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -98,6 +99,48 @@ def test_writer_refuses_what_it_cannot_keep(tmp_path: Path) -> None:
     writer.finish()
     with pytest.raises(FileExistsError, match=r"h5 exists already"):
         EpisodeWriter(path, HEADER)
+
+
+def test_frames_made_later_are_the_same(tmp_path: Path) -> None:
+    """Guards against frames made in another order, or from what the caller's loop variable has become."""
+    path, data = tmp_path / "episode_000000.h5", trajectory(40)
+    with EpisodeWriter(path, HEADER) as writer:
+        for t in range(40):
+            frame = data["frames"][t]
+            later = partial(np.bitwise_xor, frame ^ 255, 255) if t % 3 else frame
+            writer.append(
+                later, data["actions"][t], pose=data["poses"][t], room=int(data["rooms"][t]), tic=4 * t + 1
+            )
+    with Episode.open(path) as episode:
+        assert_equal(episode, data)
+        assert episode.torn_frames() == []
+
+
+@pytest.mark.parametrize(
+    ("made", "line"), [(np.zeros((12, 32, 3), np.uint8), "among frames"), (None, "no picture")]
+)
+def test_a_frame_that_cannot_be_made_ends_the_episode(
+    tmp_path: Path, made: np.ndarray | None, line: str
+) -> None:
+    """Guards against a gap: what comes after a lost batch must not be written behind what came before it."""
+    path, data = tmp_path / "episode_000000.h5", trajectory(90)
+
+    def make() -> np.ndarray:
+        if made is None:
+            raise ValueError("no picture")
+        return made
+
+    def append_all() -> None:
+        with EpisodeWriter(path, HEADER) as writer:
+            write(writer, data, stop=2 * BATCH + 3)
+            writer.append(make, data["actions"][0])
+            write(writer, data, start=2 * BATCH + 4)
+
+    with pytest.raises(ValueError, match=line):
+        append_all()
+    assert recover(path) == path
+    with Episode.open(path) as episode:
+        assert_equal(episode, data, 2 * BATCH)
 
 
 def test_resume_goes_on_where_an_error_stopped(tmp_path: Path) -> None:

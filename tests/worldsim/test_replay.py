@@ -5,8 +5,10 @@ from pathlib import Path
 import h5py
 import pytest
 
+from envs.maze import MazeEnvSettings
 from worldsim.deflate import deflate
 from worldsim.episode import Episode, list_episodes
+from worldsim.maze_episodes import maze_settings
 from worldsim.record import RecordSettings, record
 from worldsim.replay import replay
 
@@ -48,6 +50,18 @@ def test_every_change_is_found(folder: Path) -> None:
     assert report.to_json()["mismatches"][3]["recorded"] == "vizdoom 1.2.0"
     with Episode.open(paths[0]) as episode:
         assert episode.torn_frames() == [50]
+
+
+def test_settings_of_the_recording_are_those_of_the_replay(tmp_path: Path) -> None:
+    """Guards against replaying with this version's defaults: another render size gives other pixels."""
+    env = MazeEnvSettings(supersample=2, tics_per_step=3)
+    record(RecordSettings(out=tmp_path, episodes=1, workers=1, steps=40, env=env))
+    with Episode.open(list_episodes(tmp_path)[0]) as episode:
+        assert maze_settings(episode.header) == env != MazeEnvSettings()
+    assert replay(tmp_path, workers=1).exact
+    with h5py.File(list_episodes(tmp_path)[0], "r+") as file:
+        file.attrs["settings"] = file.attrs["settings"].replace('"supersample": 2', '"supersample": 4')
+    assert [m.what for m in replay(tmp_path, workers=1).mismatches] == ["frame"]
 
 
 def test_what_cannot_be_replayed_is_named(folder: Path, tmp_path: Path) -> None:
