@@ -64,7 +64,9 @@ class ModelTraining:
 def make_optimizers(model: nn.Module, settings: ModelTraining) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else."""
     matrices = [
-        p for name, p in model.named_parameters() if ".weight" in name and "blocks." in name and p.ndim == 2
+        p
+        for name, p in model.named_parameters()
+        if ".weight" in name and name.startswith("blocks.") and p.ndim == 2
     ]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
