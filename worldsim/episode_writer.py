@@ -209,10 +209,10 @@ def _write(path: Path, file: PartFile, rows: list[_Row]) -> None:
     frames = [frame if isinstance(frame, np.ndarray) else frame() for frame in made]
     for frame in frames:
         _check_shape(path, frame, file.frame_shape or frames[0].shape)
-    values: list[Sequence[Any]] = [*others, [deflate.crc32(frame) for frame in frames]]
+    values: list[Sequence[Any]] = [*others, [deflate.crc32(frame.data) for frame in frames]]
     columns = {
         name: np.array(value, dtype)
         for (name, dtype), value in zip(COLUMN_TYPES.items(), values, strict=True)
     }
-    packed = [deflate.compress(frame, LEVEL) for frame in frames]
+    packed = [deflate.compress(frame.data, LEVEL) for frame in frames]
     file.append(Batch(frame_shape=frames[0].shape, packed=packed, columns=columns))

@@ -217,7 +217,7 @@ def _replays(writer: EpisodeWriter, moments: Iterator[Moment], on_frames: Callab
     actions, poses, crcs = (writer.column(name) for name in ("actions", "poses", "frame_crcs"))
     for t in range(len(writer)):
         moment = next(moments)
-        if deflate.crc32(moment.make_frame()) != crcs[t]:
+        if deflate.crc32(moment.make_frame().data) != crcs[t]:
             return False
         if not np.array_equal(moment.action, actions[t]) or not np.array_equal(moment.info["pose"], poses[t]):
             return False
