@@ -72,6 +72,11 @@ COMMANDS = (
         "third: the transformer that makes the frames",
     ),
     Command(
+        ("demo",),
+        "worldsim.demo:run_demo",
+        "look away, wait, look back: a video with and without memory",
+    ),
+    Command(
         ("evaluate", "replay"),
         "worldsim.cli:evaluate_replay",
         "do recorded episodes replay bit for bit in the engine?",
