@@ -54,7 +54,12 @@ class CountingWorld:
         self.actions += actions.tolist()
         frames_u8 = np.stack([self._make(int(action.sum())) for action in actions])
         recalled = (RecalledFrame(frame=0, age=self._frames, score=0.5),)
-        return Moment(frames_u8=frames_u8, memory_frames=self._frames, recalled=recalled)
+        return Moment(
+            frames_u8=frames_u8,
+            memory_frames=self._frames,
+            recalled=recalled,
+            timings_s={"count": self.step_s},
+        )
 
     def frame_u8(self, frame: int) -> np.ndarray:
         self.decoded.append(frame)

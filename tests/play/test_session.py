@@ -115,20 +115,21 @@ def test_frames_of_a_section_are_shown_one_after_another(make_world, start, wait
 
 
 def test_reset_begins_the_world_of_its_seed(make_world, start, wait) -> None:
-    """Guards against frame numbers, pictures or a pause of the old world in the new one."""
+    """Guards against frame numbers, pictures, times or a pause of the old world in the new one."""
     world = make_world()
     session = start(world, seed=7)
     wait(lambda: session.screen.snapshot().phase == "waiting")
     assert session.screen.snapshot().frame_u8[0, 0].tolist() == [2, 7, 0]
     session.press("w")
     wait(lambda: session.screen.snapshot().frame > 4)
+    assert session.screen.snapshot().timings_s
     session.release("w")
     session.toggle_pause()
     session.reset(9)
     wait(lambda: session.screen.snapshot().seed == 9)
     snapshot = session.screen.snapshot()
     assert (snapshot.frame, snapshot.frame_u8[0, 0].tolist()) == (2, [2, 9, 0])
-    assert snapshot.recalled == ()
+    assert (snapshot.recalled, snapshot.timings_s) == ((), {})
     wait(lambda: session.screen.snapshot().phase == "waiting")
 
 

@@ -88,6 +88,7 @@ class Screen:
                 frame=len(moment.frames_u8) - 1,
                 frame_u8=moment.frames_u8[-1],
                 memory_frames=moment.memory_frames,
+                timings_s={},
                 recalled=(),
                 thumbnails={},
             )
