@@ -1,0 +1,72 @@
+"""What only a GPU shows: the same worlds as on a CPU, compiled blocks, a training step in bfloat16."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldsim.action_space import ActionFactor, ActionSpace
+from worldsim.build import build_models, random_openings
+from worldsim.checkpoint import load_checkpoint, save_checkpoint
+from worldsim.presets import tiny
+from worldsim.training.data import LatentEpisodes
+from worldsim.training.model import ModelTrainer, ModelTraining, compile_blocks
+from worldsim.training.processes import Processes
+from worldsim.training.recalling import BatchRecall, episode_keys
+from worldsim.training.self_rollout import SelfRolloutSettings
+from worldsim.world import World, WorldSettings
+
+pytestmark = pytest.mark.gpu
+
+SPACE = ActionSpace(
+    tuple(
+        ActionFactor(name=name, choices=("none", "one", "two"), keys=((keys[0],), (keys[1],)))
+        for name, keys in (("move", "ws"), ("turn", "qe"), ("strafe", "ad"))
+    )
+)
+
+
+def test_a_world_is_the_same_on_both_devices(tmp_path: Path) -> None:
+    """Noise drawn on the device, or a layout that only the GPU takes, would make another world."""
+    models = build_models(tiny(), SPACE)
+    models.openings = random_openings(models, count=1, frames=4)
+    save_checkpoint(models, tmp_path)
+    latents = {}
+    for device in ("cpu", "cuda"):
+        world = World(load_checkpoint(tmp_path, device, torch.float32), WorldSettings(memory_mode="off"))
+        world.reset(0)
+        for _ in range(3):
+            section = world.step(np.array([[1, 1, 0]]))
+        latents[device] = section.latents.cpu()
+    torch.testing.assert_close(latents["cuda"], latents["cpu"], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_learns_on_a_gpu(compiled: bool) -> None:
+    """Autocast and compilation must not change what is learned; the model's own frames run compiled too."""
+    device, sizes = torch.device("cuda"), tiny()
+    generator = torch.Generator().manual_seed(0)
+    frame = torch.randn(1, 1, 4, 12, 16, generator=generator).expand(2, 80, -1, -1, -1)
+    episodes = LatentEpisodes(
+        latents=frame.half().contiguous(),
+        actions=torch.zeros(2, 80, 3, dtype=torch.uint8),
+        poses=torch.zeros(2, 80, 4),
+        rooms=torch.zeros(2, 80, dtype=torch.int16),
+        lengths=torch.tensor([80, 80]),
+    ).to(device)
+    models = build_models(sizes, SPACE)
+    parts = [part.to(device) for part in (models.descriptor, models.pooled)]
+    model = models.transformer.to(device).train().requires_grad_(True)
+    settings = ModelTraining(
+        data=Path("unused"), out=Path("unused"), batch=16, learning_rate=5e-3, history_noise=0.1,
+        own_frames=SelfRolloutSettings(after_steps=30),
+    )  # fmt: skip
+    recall = BatchRecall(episode_keys(episodes, *parts), *parts, sizes, settings.recall)
+    trainer = ModelTrainer(
+        model, episodes, recall, sizes, settings, Processes(rank=0, count=1, device=device)
+    )
+    if compiled:
+        compile_blocks(model)
+    losses = [float(trainer.take_step(step)["loss"]) for step in range(60)]
+    assert sum(losses[-5:]) / 5 < 0.8 * losses[0]
