@@ -46,7 +46,7 @@ class ModelTraining:
     """moments a step and process"""
     draws: int = 4
     """noise draws that share one history pass"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     history_noise: float = 0.5
     """highest noise level on true histories (GameNGen, Valevski et al. 2024, section 3.2.1), told to the model"""
