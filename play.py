@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-# Threads that spin while they wait for one another make a step a hundred times slower once another program, or this
-# window, wants one of the cores. Must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import tyro
 
 from worldsim.errors import exit_on_user_error
+from worldsim.threads import spin_briefly
 
 if TYPE_CHECKING:
     from worldsim.play.recording import Recording
@@ -133,6 +131,7 @@ def report(recording: "Recording | None") -> None:
 
 def main() -> None:
     """The door: parses flags, plays, exits with 2 and one line for errors the player can mend."""
+    spin_briefly()
     settings = tyro.cli(PlaySettings, description=__doc__)
     with exit_on_user_error():
         settings.check()

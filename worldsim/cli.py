@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import tyro
 
 from worldsim.errors import exit_on_user_error
+from worldsim.threads import spin_briefly
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 @exit_on_user_error()
 def main() -> None:
     """Entry point of the `worldsim` command."""
+    spin_briefly()
     parse(sys.argv[1:])()
 
 
