@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.autoencoder import FrameAutoencoder, to_signed
 from worldsim.episode import list_episodes
+from worldsim.errors import check_at_least
 from worldsim.presets import preset
 from worldsim.training.components import keep_component, start_weights
 from worldsim.training.data import own_share, sample_frames
@@ -37,6 +38,7 @@ class AutoencoderTraining:
     batch: int = 64
     """frames a step and process"""
     learning_rate: float = 1e-3
+    """highest learning rate"""
     latent_noise: float = 0.1
     """noise on the raw latents, so that the decoder forgives the world model's small errors"""
     edge_weight: float = 0.5
@@ -46,9 +48,14 @@ class AutoencoderTraining:
     half_scale_weight: float = 0.1
     """weight of decoding half-size latents to half-size frames (EQ-VAE, Kouzelis et al. 2025): smoother latents"""
     seed: int = 0
+    """chooses weights and batches"""
     workers: int = 8
     """processes that read episodes, a training process"""
     device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "frames", "batch", "workers")
 
 
 def autoencoder_loss(

@@ -14,8 +14,11 @@ class CovisibilitySettings:
     focus_distance: float = 96.0
     """a view is represented by the point this far ahead"""
     focus_width: float = 90.0
+    """distance between two such points at which the value has fallen to 1/e"""
     position_width: float = 160.0
+    """the same for the places that the two frames were seen from"""
     yaw_width_deg: float = 40.0
+    """the same for the headings"""
     other_room: float = 0.3
     """factor where the two frames were seen from different rooms: a wall may stand between"""
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.autoencoder import FrameAutoencoder
-from worldsim.files import atomic_path
+from worldsim.tensor_files import save_tensors
 from worldsim.training.reading import read_episodes
 
 CACHE_VERSION = 1
@@ -91,9 +91,8 @@ def cached_latents(
         if same:
             return LatentEpisodes(**load_file(cache)).to(autoencoder.device)
     episodes = encode_episodes(paths, autoencoder, workers, show)
-    with atomic_path(cache) as part:
-        tensors = {f.name: getattr(episodes, f.name).contiguous().cpu() for f in fields(episodes)}
-        save_file(tensors, part, {"fingerprint": fingerprint})
+    tensors = {f.name: getattr(episodes, f.name).contiguous().cpu() for f in fields(episodes)}
+    save_tensors(cache, tensors, {"fingerprint": fingerprint})
     return episodes
 
 

@@ -11,6 +11,7 @@ from models.history import add_noise
 from retrieval.coverage import coverage_at_k, coverage_loss
 from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
 from worldsim.episode import list_episodes
+from worldsim.errors import check_at_least
 from worldsim.presets import Preset, preset
 from worldsim.recall import make_queries
 from worldsim.training.components import keep_component, start_weights, trained_component
@@ -41,6 +42,7 @@ class DescriptorTraining:
     queries: int = 32
     """queries an episode"""
     learning_rate: float = 2e-3
+    """highest learning rate"""
     sharpness: float = 3.0
     """power of the covisibility in the target: above 1, the best frames count more than the many fair ones"""
     noise: float = 0.3
@@ -48,8 +50,14 @@ class DescriptorTraining:
     horizons: tuple[int, ...] = (0, 2, 4)
     """frames ahead whose views count as coming"""
     seed: int = 0
+    """chooses weights and batches"""
     workers: int = 8
+    """processes that read episodes, a training process"""
     device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "episodes", "queries", "workers")
 
 
 def train_descriptor(settings: DescriptorTraining) -> None:

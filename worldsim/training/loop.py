@@ -1,8 +1,12 @@
 """The training loop that all three trainings share: progress, time limit, saving, resuming, stopping at NaN."""
 
 import math
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from worldsim.errors import check_at_least
 from worldsim.training.processes import Processes
 from worldsim.training.state import TrainingState
 
@@ -27,6 +32,7 @@ class LoopSettings:
     max_minutes: float | None = None
     """stop this run after so many minutes, state saved; the next run goes on"""
     warmup_steps: int = 200
+    """steps over which the learning rate rises to its height"""
     save_minutes: float = 3.0
     """minutes between saved states"""
     log_steps: int = 48
@@ -35,9 +41,7 @@ class LoopSettings:
     """steps between previews (film strips in TensorBoard)"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "warmup_steps", "log_steps", "preview_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not at least 1; give 1 or more")
+        check_at_least(self, 1, "steps", "warmup_steps", "log_steps", "preview_steps")
         for name in ("total_minutes", "max_minutes"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} is not above 0; leave it out for no limit")
@@ -50,6 +54,29 @@ def learning_rate_factor(step: int, minutes: float, settings: LoopSettings) -> f
     if settings.total_minutes is not None:
         left = min(left, 1 - minutes / settings.total_minutes)
     return warmup * min(1.0, max(0.02, left / 0.2))
+
+
+@contextmanager
+def interruption(processes: Processes) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that a step is never left half-taken; the second one interrupts at once.
+
+    Among several processes Ctrl-C interrupts as ever, for they could not agree on the step to stop at.
+    """
+    event = threading.Event()
+    if processes.count > 1 or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class TrainingLoop:
@@ -78,7 +105,10 @@ class TrainingLoop:
         take_step: Callable[[int], dict[str, Tensor]],
         preview: Callable[[SummaryWriter, int], None] | None = None,
     ) -> None:
-        """Train to the end. ValueError at the first loss that is not finite; the last good state stays on disk."""
+        """Train to the end. ValueError at the first loss that is not finite; the last good state stays on disk.
+
+        Ctrl-C ends a training in one process after its step, state saved, with KeyboardInterrupt.
+        """
         settings, state = self.settings, self.state
         begun = saved = time.monotonic()
         minutes_before = state.minutes
@@ -87,29 +117,33 @@ class TrainingLoop:
             total=settings.steps, initial=state.step, desc=self.name, unit="step",
             disable=not self.processes.main, mininterval=5.0, dynamic_ncols=True,
         )  # fmt: skip
-        while state.step < settings.steps:
-            self.set_learning_rate()
-            for key, value in take_step(state.step).items():
-                values.setdefault(key, []).append(value)
-            state.step += 1
-            bar.update()
-            if state.step % settings.log_steps == 0 or state.step == settings.steps:
-                run_minutes = self.processes.agreed((time.monotonic() - begun) / 60)
-                state.minutes = minutes_before + run_minutes
-                self._log(values, bar)
-                values = {}
-                if run_minutes > (settings.max_minutes or float("inf")):
-                    break
-                if state.minutes > (settings.total_minutes or float("inf")):
-                    break
-                if self.processes.main and (time.monotonic() - saved) / 60 > settings.save_minutes:
-                    state.save(self.path)
-                    saved = time.monotonic()
-            if preview and self.writer and state.step % settings.preview_steps == 0:
-                preview(self.writer, state.step)
-        bar.close()
+        with bar, interruption(self.processes) as interrupted:
+            while state.step < settings.steps:
+                self.set_learning_rate()
+                for key, value in take_step(state.step).items():
+                    values.setdefault(key, []).append(value)
+                state.step += 1
+                bar.update()
+                stop = interrupted.is_set()
+                if stop or state.step % settings.log_steps == 0 or state.step == settings.steps:
+                    run_minutes = self.processes.agreed((time.monotonic() - begun) / 60)
+                    state.minutes = minutes_before + run_minutes
+                    self._log(values, bar)
+                    values = {}
+                    if stop or run_minutes > (settings.max_minutes or float("inf")):
+                        break
+                    if state.minutes > (settings.total_minutes or float("inf")):
+                        break
+                    if self.processes.main and (time.monotonic() - saved) / 60 > settings.save_minutes:
+                        state.save(self.path)
+                        saved = time.monotonic()
+                if preview and self.writer and state.step % settings.preview_steps == 0:
+                    preview(self.writer, state.step)
         if self.processes.main:
             state.save(self.path)
+        if interrupted.is_set():
+            print(f"{self.name}: step {state.step} is saved; the same command goes on", file=sys.stderr)
+            raise KeyboardInterrupt
         self.processes.barrier()
 
     def _log(self, values: dict[str, list[Tensor]], bar: tqdm) -> None:

@@ -13,6 +13,7 @@ from models.history import History, add_noise
 from models.transformer import HistoryCache, WorldTransformer
 from worldsim.checkpoint import WorldModels, write_world_json
 from worldsim.episode import list_episodes
+from worldsim.errors import check_at_least
 from worldsim.presets import Preset, preset
 from worldsim.training.components import checkpoint_folder, keep_component, start_weights, trained_component
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
@@ -47,7 +48,9 @@ class ModelTraining:
     draws: int = 4
     """noise draws that share one history pass"""
     learning_rate: float = 2e-3
+    """highest learning rate"""
     weight_decay: float = 0.05
+    """of the matrices that Muon trains"""
     history_noise: float = 0.5
     """highest noise level on true histories (GameNGen, Valevski et al. 2024, section 3.2.1), told to the model"""
     clean_share: float = 0.3
@@ -57,8 +60,15 @@ class ModelTraining:
     compile: bool = False
     """compile one transformer block and use it for all (GPU)"""
     seed: int = 0
+    """chooses weights and batches"""
     workers: int = 8
+    """processes that read episodes, a training process"""
     device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batch", "draws", "workers")
+        check_at_least(self, 0, "validation_episodes")
 
 
 def make_optimizers(model: nn.Module, settings: ModelTraining) -> list[torch.optim.Optimizer]:

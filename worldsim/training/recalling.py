@@ -23,6 +23,7 @@ class RecallMixture:
     oracle: float = 0.15
     """by the true coming view"""
     random: float = 0.05
+    """any past frames"""
 
 
 @dataclass(frozen=True)

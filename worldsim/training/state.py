@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from worldsim.files import atomic_path
+from worldsim.tensor_files import save_tensors
 
 FORMAT = "worldsim-training-1"
 
@@ -53,8 +52,7 @@ class TrainingState:
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
         metadata = {"format": FORMAT, "step": str(self.step), "minutes": str(self.minutes)}
-        with atomic_path(path) as part:
-            save_file({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()}, part, metadata)
+        save_tensors(path, {k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()}, metadata)
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off. ValueError if the file is torn or belongs to another model."""
