@@ -110,7 +110,7 @@ def test_user_errors_become_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert leave_with(ValueError("width 7 is not\n  a multiple of 8")) == 2
     assert capsys.readouterr().err == "error: width 7 is not a multiple of 8\n"
     assert leave_with(FileNotFoundError(errno.ENOENT, "No such file or directory", "runs/x")) == 2
-    assert capsys.readouterr().err == "error: No such file or directory: runs/x\n"
+    assert capsys.readouterr().err == "error: No such file or directory: runs/x; check that path\n"
     assert leave_with(FileNotFoundError("runs/x holds no world; run worldsim train model first")) == 2
     assert capsys.readouterr().err == "error: runs/x holds no world; run worldsim train model first\n"
 

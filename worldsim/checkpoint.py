@@ -1,6 +1,7 @@
 """A world model as a folder: world.json, autoencoder/, descriptor/, pooled/, transformer/, openings.safetensors."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.autoencoder import FrameAutoencoder
@@ -21,8 +22,9 @@ from models.transformer import WorldTransformer
 from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
 from worldsim.action_space import ActionSpace
 from worldsim.device import choose_device, choose_dtype
-from worldsim.files import read_json, write_bytes_atomic, write_json_atomic
+from worldsim.files import read_json, write_json_atomic
 from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
+from worldsim.tensor_files import disk_errors, save_tensors
 
 FORMAT_VERSION = 1
 COMPONENTS: dict[str, type[ModelMixin]] = {
@@ -86,11 +88,16 @@ def _quiet_diffusers() -> Iterator[None]:
 
 
 def save_component(model: ModelMixin, folder: Path, name: str) -> None:
-    """Write one component in bfloat16 safetensors beside its config."""
+    """Write one component in bfloat16 safetensors beside its config. OSError, the old one kept, if the disk is full."""
     copy = type(model).from_config(model.config)
     copy.load_state_dict(model.state_dict())
-    with _quiet_diffusers():
-        copy.to(torch.bfloat16).save_pretrained(folder / name)
+    target = folder / name
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=target) as part:
+        with _quiet_diffusers(), disk_errors(target):
+            copy.to(torch.bfloat16).save_pretrained(part)
+        for path in sorted(Path(part).iterdir()):
+            path.replace(target / path.name)
 
 
 def write_world_json(
@@ -229,13 +236,11 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
 
 def save_openings(openings: Openings, folder: Path) -> None:
     """Write openings.safetensors (float16 latents)."""
-    content = save(
-        {
-            "latents": openings.latents.half().contiguous().cpu(),
-            "actions": openings.actions.to(torch.uint8).contiguous().cpu(),
-        }
-    )
-    write_bytes_atomic(folder / "openings.safetensors", content)
+    content = {
+        "latents": openings.latents.half().contiguous().cpu(),
+        "actions": openings.actions.to(torch.uint8).contiguous().cpu(),
+    }
+    save_tensors(folder / "openings.safetensors", content)
 
 
 def load_openings(folder: Path) -> Openings | None:

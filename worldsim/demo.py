@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels, default_checkpoint, load_checkpoint
+from worldsim.errors import check_at_least
 from worldsim.video import VideoSettings, VideoWriter, film_strip, write_png
 from worldsim.world import World, WorldSettings
 
@@ -34,9 +35,7 @@ class DemoSettings:
     """auto, cpu, cuda ..."""
 
     def __post_init__(self) -> None:
-        for name in ("turn_steps", "wait_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not at least 1")
+        check_at_least(self, 1, "turn_steps", "wait_steps")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+MENDS = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "the disk is full: free some space and run the same command again",
+    errno.EEXIST: "a file is in the way of a folder: give another path",
+    errno.ENOTDIR: "a file is in the way of a folder: give another path",
+    errno.ENOENT: "check that path",
+    errno.EACCES: "give a path that you may write to",
+    errno.EPERM: "give a path that you may write to",
+    errno.EROFS: "give a path that you may write to",
+}
 
 
 @contextmanager
@@ -31,15 +43,22 @@ def exit_on_user_error() -> Iterator[None]:
 
 
 def one_line(error: ValueError | OSError) -> str:
-    """The message of `error` as a single line; a full disk gets its own hint."""
+    """The message of `error` as a single line; what the system refuses gets a hint."""
     if not isinstance(error, OSError) or error.errno is None:
         return " ".join(str(error).split()) or type(error).__name__
     reason = error.strerror or os.strerror(error.errno)
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     line = ": ".join([reason, " -> ".join(names)]) if names else reason
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        line += "; the disk is full: free some space and run the same command again"
+    if error.errno in MENDS:
+        line += f"; {MENDS[error.errno]}"
     return " ".join(line.split())
+
+
+def check_at_least(settings: Any, least: int, *names: str) -> None:
+    """ValueError for the first of those fields of `settings` that is below `least`."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} {getattr(settings, name)} is too small; give {least} or more")
 
 
 def _stdout_reader_has_left() -> bool:

@@ -9,6 +9,17 @@ from typing import Any
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file, as those of writing do, the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it replaces `path` if the block ends without an error.
 
@@ -17,8 +28,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        part.replace(path)
+        with naming(path):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -22,6 +22,7 @@ from envs.maze import MazeEnv, MazeEnvSettings
 from worldsim.deflate import deflate
 from worldsim.episode_format import FORMAT_VERSION, episode_number, episode_path, part_path
 from worldsim.episode_writer import EpisodeWriter, FrameMaker
+from worldsim.errors import check_at_least
 from worldsim.files import only_process_in, read_json, write_json_atomic
 from worldsim.maze_episodes import ENVIRONMENT, maze_header
 from worldsim.processes import Reporter, Runner, run_jobs
@@ -51,9 +52,7 @@ class RecordSettings:
     explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "steps", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not at least 1")
+        check_at_least(self, 1, "episodes", "steps", "workers")
         if not 0 <= self.seed <= HELD_OUT_FROM - self.episodes:
             raise ValueError(
                 f"seed {self.seed} with {self.episodes} episodes leaves the map seeds 0..{HELD_OUT_FROM - 1}; "

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
+
+from worldsim.files import atomic_path, naming
 
 FILM_GAP = 2
 FILM_LABEL_HEIGHT = 14
@@ -43,7 +44,8 @@ def enlarge(frame_u8: UInt8[np.ndarray, "height width 3"], scale: int) -> UInt8[
 class VideoWriter:
     """Writes a video frame by frame; the file appears at `path` only when it is complete.
 
-    Use as a context manager. An exception inside the block, or no frame at all, leaves no file behind.
+    Use as a context manager. An exception inside the block, or no frame at all, leaves no file behind. OSError at
+    once, before anything is computed, where no file can be written.
     """
 
     def __init__(self, path: Path, settings: VideoSettings | None = None) -> None:
@@ -56,6 +58,9 @@ class VideoWriter:
         self._stream: Any = None
         self._frames: list[np.ndarray] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_dir():
+            raise IsADirectoryError(f"{self.path} is a folder; name a video in it")
+        self._part.touch()
 
     def append(self, frame_u8: UInt8[np.ndarray, "height width 3"]) -> None:
         """Adds one frame; all frames of a video have one size, which H.264 needs even after scaling."""
@@ -101,16 +106,18 @@ class VideoWriter:
         )
         spans_ms = np.diff(times_ms).tolist()
         images = (Image.fromarray(enlarge(frame_u8, self.settings.scale)) for frame_u8 in self._frames)
-        next(images).save(
-            self._part, format="GIF", save_all=True, append_images=images, duration=spans_ms, loop=0
-        )
+        with naming(self.path):
+            next(images).save(
+                self._part, format="GIF", save_all=True, append_images=images, duration=spans_ms, loop=0
+            )
 
     def discard(self) -> None:
         """Gives up what is not finished: nothing after `close`, the partial file before it."""
-        if self._container is not None:
-            self._container.close()
-        with suppress(FileNotFoundError):
-            self._part.unlink()
+        try:
+            if self._container is not None:
+                self._container.close()
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -138,11 +145,8 @@ def write_video(
 
 def write_png(path: Path, image: Image.Image) -> None:
     """Writes a picture to `path` through a temporary file in the same folder, which it creates when missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    image.save(part, format="PNG")
-    os.replace(part, path)
+    with atomic_path(Path(path)) as part:
+        image.save(part, format="PNG")
 
 
 def film_strip(

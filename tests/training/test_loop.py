@@ -206,7 +206,7 @@ def test_every_group_follows_the_learning_rate(trainer_of, training_of, tmp_path
 @pytest.mark.parametrize("name", ["steps", "log_steps", "preview_steps", "warmup_steps"])
 def test_impossible_settings_are_refused(name: str) -> None:
     """`--loop.warmup-steps 0` divided by zero after minutes of reading episodes."""
-    with pytest.raises(ValueError, match=f"{name} 0 is not at least 1"):
+    with pytest.raises(ValueError, match=f"{name} 0 is too small"):
         LoopSettings(**{name: 0})
     with pytest.raises(ValueError, match=r"total_minutes 0.0 is not above 0; leave it out"):
         LoopSettings(total_minutes=0.0)

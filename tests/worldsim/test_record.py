@@ -152,5 +152,5 @@ def test_training_and_held_out_maps_never_meet(tmp_path: Path) -> None:
     assert RecordSettings(out=tmp_path, held_out=True).map_seed(3) == 1_000_003
     with pytest.raises(ValueError, match=r"seed 999991 with 10 episodes leaves the map seeds 0\.\.999999"):
         RecordSettings(out=tmp_path, episodes=10, seed=999_991)
-    with pytest.raises(ValueError, match="workers 0 is not at least 1"):
+    with pytest.raises(ValueError, match="workers 0 is too small"):
         RecordSettings(out=tmp_path, workers=0)

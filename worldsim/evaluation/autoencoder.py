@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.held_out import HeldOut, decode, encode
 from worldsim.evaluation.reports import markdown_table, settings_text, with_interval, write_json, write_text
@@ -35,8 +36,7 @@ class AutoencoderEvaluation:
     """auto, cpu, cuda ..."""
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames is {self.frames}; use 1 or more")
+        check_at_least(self, 1, "frames")
 
 
 def run_autoencoder(settings: AutoencoderEvaluation) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
+from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.held_out import HeldOut, decode
@@ -51,9 +52,8 @@ class DriftEvaluation:
     """auto, cpu, cuda ..."""
 
     def __post_init__(self) -> None:
-        for name, least in (("rollouts", 1), ("frames", 8), ("history", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; use {least} or more")
+        check_at_least(self, 1, "rollouts", "history")
+        check_at_least(self, 8, "frames")
 
 
 def run_drift(settings: DriftEvaluation) -> dict:

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
+from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
@@ -56,10 +57,8 @@ class RevisitEvaluation:
             raise ValueError(
                 f"modes {' '.join(self.modes)} lack off, which the others are compared with; add it"
             )
-        for name in ("starts", "horizon", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; use 1 or more")
-
+        check_at_least(self, 1, "starts", "horizon", "batch")
+        check_at_least(self, 0, "controls", "strips")
         if self.thresholds.ahead >= self.horizon:
             raise ValueError(
                 f"thresholds.ahead {self.thresholds.ahead} lies beyond the horizon of {self.horizon} frames; "

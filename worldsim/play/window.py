@@ -12,6 +12,7 @@ from typing import Literal
 
 import pygame
 
+from worldsim.files import write_bytes_atomic
 from worldsim.play.hud import Hud, keys_line, surface_of
 from worldsim.play.screen import Snapshot
 from worldsim.play.session import PlaySession
@@ -228,11 +229,8 @@ class PlayWindow:
         self.paint(surface, snapshot)
         data = BytesIO()
         pygame.image.save(surface, data, "screenshot.png")
-        part = path.with_name(f".{path.name}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data.getvalue())
-            os.replace(part, path)
+            write_bytes_atomic(path, data.getvalue())
         except OSError as error:
             return f"no screenshot: {error.strerror}: {path}"
         return f"saved {path.parent.name}/{path.name}"
