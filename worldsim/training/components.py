@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.checkpoint import COMPONENTS, load_component, save_component
+from worldsim.presets import preset
 from worldsim.training.processes import Processes
 
 
@@ -24,6 +25,18 @@ def trained_component(run: Path, name: str) -> Any:
         )
         raise FileNotFoundError(f"{folder / name} is missing; run worldsim train {command} --out {run} first")
     return load_component(folder, name).eval().requires_grad_(False)
+
+
+def trained_autoencoder(run: Path, preset_name: str) -> Any:
+    """The run's autoencoder. ValueError if it was trained with a preset of other latents."""
+    autoencoder = trained_component(run, "autoencoder")
+    found, wanted = autoencoder.config.latent_channels, preset(preset_name).autoencoder.latent_channels
+    if found != wanted:
+        raise ValueError(
+            f"{checkpoint_folder(run) / 'autoencoder'} makes {found} latent channels, preset {preset_name!r} has "
+            f"{wanted}; give the --preset that it was trained with, or another --out"
+        )
+    return autoencoder
 
 
 def start_weights(module: Any, name: str, start: Path | None) -> None:

@@ -14,7 +14,7 @@ from worldsim.episode import list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import Preset, preset
 from worldsim.recall import make_queries
-from worldsim.training.components import keep_component, start_weights, trained_component
+from worldsim.training.components import keep_component, start_weights, trained_autoencoder
 from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
@@ -64,7 +64,7 @@ def train_descriptor(settings: DescriptorTraining) -> None:
     """Train, and write `descriptor/` and `pooled/` into the run's checkpoint folder."""
     processes = Processes.join(settings.device)
     sizes = preset(settings.preset)
-    autoencoder = trained_component(settings.out, "autoencoder").to(processes.device)
+    autoencoder = trained_autoencoder(settings.out, settings.preset).to(processes.device)
     paths = own_share(list_episodes(settings.data), processes.rank, processes.count)
     cache = settings.out / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
     episodes = cached_latents(paths, autoencoder, cache, settings.workers, processes.main)

@@ -15,7 +15,13 @@ from worldsim.checkpoint import WorldModels, write_world_json
 from worldsim.episode import list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import Preset, preset
-from worldsim.training.components import checkpoint_folder, keep_component, start_weights, trained_component
+from worldsim.training.components import (
+    checkpoint_folder,
+    keep_component,
+    start_weights,
+    trained_autoencoder,
+    trained_component,
+)
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
 from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
@@ -234,9 +240,9 @@ def train_model(settings: ModelTraining) -> None:
         )
     processes = Processes.join(settings.device)
     sizes = preset(settings.preset)
-    autoencoder, descriptor, pooled = (
-        trained_component(settings.out, name).to(processes.device)
-        for name in ("autoencoder", "descriptor", "pooled")
+    autoencoder = trained_autoencoder(settings.out, settings.preset).to(processes.device)
+    descriptor, pooled = (
+        trained_component(settings.out, name).to(processes.device) for name in ("descriptor", "pooled")
     )
     paths = list_episodes(settings.data)
     own_paths = own_share(paths, processes.rank, processes.count)

@@ -25,7 +25,8 @@ class SelfRolloutSettings:
     after_steps: int = 2000
     """steps on true histories alone before it begins"""
     length: int = 24
-    """own steps after which all histories start anew from the truth; states are saved at multiples of it alone"""
+    """own steps after which all histories start anew from the truth; states are saved at multiples of it,
+    except at Ctrl-C"""
 
 
 class SelfRollout:
