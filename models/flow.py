@@ -56,10 +56,12 @@ def sample(
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
     # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
     even = torch.linspace(1, 1 / settings.denoising_steps, settings.denoising_steps)
-    scheduler.set_timesteps(sigmas=even.tolist(), device=noise.device)
+    # Levels stay on the CPU and the scheduler is told where it begins, so that nothing waits for the device.
+    scheduler.set_timesteps(sigmas=even.tolist(), device="cpu")
+    scheduler.set_begin_index(0)
     latents = noise.float()
     for i, timestep in enumerate(scheduler.timesteps):
-        sigma = scheduler.sigmas[i].to(noise.device).expand(len(noise))
+        sigma = torch.full((len(noise),), float(scheduler.sigmas[i]), device=noise.device)
         velocity = transformer.denoise(latents.to(transformer.dtype), sigma, actions, cache)
         latents = scheduler.step(velocity.float(), timestep, latents, return_dict=False)[0]
     return latents

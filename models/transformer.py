@@ -57,6 +57,17 @@ class HistoryCache:
     """the history's newest latent"""
 
 
+class HeadNorm(nn.Module):
+    """RMSNorm (Zhang and Sennrich 2019) of queries and keys whose gain may be of another dtype than they are."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        return functional.rms_norm(x, self.weight.shape) * self.weight
+
+
 class Block(nn.Module):
     """Attention and feed-forward with adaptive layer norm (DiT, Peebles and Xie 2023; shared as in PixArt-α)."""
 
@@ -64,8 +75,8 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_norm = nn.RMSNorm(width // heads)
-        self.key_norm = nn.RMSNorm(width // heads)
+        self.query_norm = HeadNorm(width // heads)
+        self.key_norm = HeadNorm(width // heads)
         self.out = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, mlp_ratio * width)
         self.down = nn.Linear(mlp_ratio * width, width)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from models.flow import sample
 from models.history import History
 from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
 from worldsim.recall import MemoryMode, make_queries
+from worldsim.section_maker import SectionMaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class World:
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} denoising steps; use at least 1")
         self.flow = models.flow if steps is None else replace(models.flow, denoising_steps=steps)
+        self.maker = SectionMaker(models, self.flow)
         self._clear(seed)
 
     def _clear(self, seed: int) -> None:
@@ -157,7 +158,7 @@ def step_worlds(
 
     `coming` holds the true coming latents; only worlds in oracle mode look at it (ValueError if they lack it).
     """
-    models = worlds[0].models
+    models, maker = worlds[0].models, worlds[0].maker
     clock = _Clock(models.device)
     recent, recent_actions, present = _recent(worlds)
     actions = actions.to(models.device).long()
@@ -165,12 +166,12 @@ def step_worlds(
     recalled = _recall(worlds, recent, present, all_actions, coming)
     clock.lap("recall")
     history = _history(worlds, recent, recent_actions, present, recalled)
-    pack = models.transformer.pack(history).without_absent()
+    pack = maker.pack(history)
     clock.lap("pack")
-    cache = models.transformer.encode_history(pack, history.sigma)
+    cache = maker.encode(pack, history.sigma)
     clock.lap("history")
     noise = torch.stack([world.noise() for world in worlds]).to(models.device)
-    latents = sample(models.transformer, noise, all_actions, cache, worlds[0].flow)
+    latents = maker.sample(noise, all_actions, cache)
     clock.lap("denoise")
     frames = (
         models.autoencoder.decode_frames(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()

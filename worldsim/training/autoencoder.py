@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from models.autoencoder import FrameAutoencoder, to_signed
+from models.discriminator import DiscriminatorSettings, PatchDiscriminator, adaptive_weight, hinge_loss
 from worldsim.episode import list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
@@ -47,6 +48,14 @@ class AutoencoderTraining:
     """weight of the energy of fine texture, compared patch by patch: without it the decoder paints noise away"""
     half_scale_weight: float = 0.1
     """weight of decoding half-size latents to half-size frames (EQ-VAE, Kouzelis et al. 2025): smoother latents"""
+    adversarial_weight: float = 0.1
+    """how hard the discriminator pulls on the decoder's last layer, as a share of all other losses' pull: texture that
+    looks real although no latent tells it exactly; 0 trains without a discriminator"""
+    adversarial_after: int = 500
+    """steps until the discriminator, which trains from the beginning, is listened to"""
+    discriminator_learning_rate: float = 2e-4
+    """highest learning rate of the discriminator"""
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     seed: int = 0
     """chooses weights and batches"""
     workers: int = 8
@@ -56,16 +65,16 @@ class AutoencoderTraining:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "frames", "batch", "workers")
+        check_at_least(self, 0, "adversarial_weight", "adversarial_after")
 
 
 def autoencoder_loss(
     model: FrameAutoencoder,
-    frames_u8: UInt8[Tensor, "batch height width 3"],
+    truth: Float[Tensor, "batch 3 height width"],
     settings: AutoencoderTraining,
     generator: torch.Generator,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The loss and the mean squared error on [-1, 1]."""
-    truth = to_signed(frames_u8).contiguous(memory_format=torch.channels_last)
+) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 3 height width"]]:
+    """The reconstruction loss and the frames made, all frames in [-1, 1]."""
     raw = model.tiny.encoder(truth).float()
     noise = torch.randn(raw.shape, generator=generator, device=raw.device)
     made = model.tiny.decoder(raw + settings.latent_noise * noise).float()
@@ -77,7 +86,7 @@ def autoencoder_loss(
     loss = squared + 0.2 * error.abs().mean() + settings.edge_weight * 0.2 * edges
     loss = loss + settings.texture_weight * texture
     loss = loss + settings.half_scale_weight * half.square().mean() + 1e-4 * raw.square().mean()
-    return loss, squared.detach()
+    return loss, made
 
 
 def _texture(
@@ -96,6 +105,127 @@ def _edges(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " diff
     )
 
 
+@torch.no_grad()
+def picture_metrics(
+    made: Float[Tensor, "batch 3 height width"], truth: Float[Tensor, "batch 3 height width"]
+) -> dict[str, Float[Tensor, ""]]:
+    """PSNR, and how much gradient energy the frames made have for each unit of the true frames'."""
+    squared = (made - truth).square().mean()
+    energies = [_edges(image).square().mean() for image in (made.clamp(-1, 1), truth)]
+    return {"psnr_db": 10 * torch.log10(4 / squared), "sharpness_ratio": energies[0] / energies[1]}
+
+
+class AutoencoderNetworks(nn.Module):
+    """What a training state holds; the discriminator is not part of the checkpoint."""
+
+    def __init__(self, autoencoder: FrameAutoencoder, discriminator: PatchDiscriminator | None) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.discriminator = discriminator
+
+
+class AutoencoderTrainer:
+    """Takes steps of the autoencoder and of the discriminator that judges its frames."""
+
+    def __init__(
+        self,
+        networks: AutoencoderNetworks,
+        frames: UInt8[Tensor, "frame height width 3"],
+        settings: AutoencoderTraining,
+        processes: Processes,
+    ) -> None:
+        self.networks, self.frames, self.settings, self.processes = networks, frames, settings, processes
+        self.parameters = list(networks.autoencoder.parameters())
+        optimizers = [
+            torch.optim.AdamW(
+                self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+            )
+        ]
+        if networks.discriminator is not None:
+            self.judges = list(networks.discriminator.parameters())
+            rate = settings.discriminator_learning_rate
+            optimizers.append(torch.optim.AdamW(self.judges, lr=rate, betas=(0.5, 0.9)))
+        self.state = TrainingState(networks, optimizers)
+
+    def take_step(self, step: int) -> dict[str, Tensor]:
+        """One step of both networks; the numbers drawn depend on seed, step and process alone."""
+        device, settings = self.processes.device, self.settings
+        generator = self.processes.generator(settings.seed, step)
+        pick = torch.randint(len(self.frames), (settings.batch,), generator=generator, device=device)
+        truth = to_signed(self.frames[pick]).contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            loss, made = autoencoder_loss(self.networks.autoencoder, truth, settings, generator)
+        metrics = {"loss": loss.detach(), **picture_metrics(made, truth)}
+        objective = loss
+        if self.networks.discriminator is not None:
+            term, judged = self._judge(self.networks.discriminator, loss, made, truth, step)
+            objective = loss + term
+            metrics |= judged
+        self._update(self.state.optimizers[0], objective, self.parameters, clip=1.0)
+        self.state.average.update(self.networks, step)
+        return metrics
+
+    def _judge(
+        self,
+        discriminator: PatchDiscriminator,
+        loss: Float[Tensor, ""],
+        made: Float[Tensor, "batch 3 height width"],
+        truth: Float[Tensor, "batch 3 height width"],
+        step: int,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """A step of the discriminator, and a term whose gradient is the weighted adversarial loss's.
+
+        One pass serves both: cut off at the frames made, it gives the discriminator's loss, which goes no further
+        back, and the adversarial loss's gradient at these frames, which is all that the autoencoder needs of it.
+        """
+        shown = made.detach().requires_grad_()
+        with self._autocast():
+            real_logits, made_logits = discriminator.judge(truth, shown)
+        adversarial = -made_logits.mean()
+        term, weight = torch.zeros_like(adversarial), torch.zeros_like(adversarial)
+        if step >= self.settings.adversarial_after:
+            (pull,) = torch.autograd.grad(adversarial, shown, retain_graph=True)
+            weight = self.settings.adversarial_weight * self._balance(loss, made, pull)
+            term = weight * (made * pull).sum()
+        judging = hinge_loss(real_logits, made_logits)
+        self._update(self.state.optimizers[1], judging, self.judges)
+        return term, {
+            "adversarial": adversarial.detach(),
+            "adversarial_factor": weight,
+            "discriminator_loss": judging.detach(),
+        }
+
+    def _balance(
+        self,
+        loss: Float[Tensor, ""],
+        made: Float[Tensor, "batch 3 height width"],
+        pull: Float[Tensor, "batch 3 height width"],
+    ) -> Float[Tensor, ""]:
+        """The adaptive weight, from both gradients at the decoder's last convolution; each process has its own."""
+        last = self.networks.autoencoder.tiny.decoder.layers[-1].weight
+        (reconstruction,) = torch.autograd.grad(loss, last, retain_graph=True)
+        (adversarial,) = torch.autograd.grad(made, last, pull, retain_graph=True)
+        return adaptive_weight(reconstruction, adversarial)
+
+    def _update(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss: Float[Tensor, ""],
+        parameters: list[nn.Parameter],
+        clip: float | None = None,
+    ) -> None:
+        optimizer.zero_grad()
+        loss.backward(inputs=parameters)
+        self.processes.average_gradients(parameters)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+
+    def _autocast(self) -> torch.autocast:
+        device = self.processes.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+
+
 def train_autoencoder(settings: AutoencoderTraining) -> None:
     """Train, fit the latent statistics, and write `autoencoder/` into the run's checkpoint folder."""
     processes = Processes.join(settings.device)
@@ -103,47 +233,32 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
     torch.manual_seed(settings.seed)
     model = FrameAutoencoder.of(preset(settings.preset).autoencoder)
     start_weights(model, "autoencoder", settings.start)
-    model.to(processes.device, memory_format=torch.channels_last)
-    processes.same_start(model)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-    )
-    state = TrainingState(model, [optimizer])
-    loop = TrainingLoop("autoencoder", settings.out, state, settings.loop, processes)
+    judge = PatchDiscriminator.of(settings.discriminator) if settings.adversarial_weight else None
+    networks = AutoencoderNetworks(model, judge).to(processes.device, memory_format=torch.channels_last)
+    processes.same_start(networks)
     share = settings.frames // processes.count
     frames = sample_frames(paths, share, settings.workers, processes.device, processes.main)
-    parameters = list(model.parameters())
-
-    def take_step(step: int) -> dict[str, Tensor]:
-        generator = processes.generator(settings.seed, step)
-        pick = torch.randint(len(frames), (settings.batch,), generator=generator, device=processes.device)
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=processes.device.type == "cuda"):
-            loss, squared = autoencoder_loss(model, frames[pick], settings, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        processes.average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        state.average.update(model, step)
-        return {"loss": loss.detach(), "psnr_db": 10 * torch.log10(4 / squared)}
+    trainer = AutoencoderTrainer(networks, frames, settings, processes)
+    loop = TrainingLoop("autoencoder", settings.out, trainer.state, settings.loop, processes)
 
     def preview(writer: SummaryWriter, step: int) -> None:
         writer.add_image("truth_above_made", _preview(model, frames[:8]), step, dataformats="HWC")
 
-    loop.train(take_step, preview)
-    finish_autoencoder(model, state, frames, settings, processes)
+    loop.train(trainer.take_step, preview)
+    finish_autoencoder(networks, trainer.state, frames, settings, processes)
 
 
 @torch.no_grad()
 def finish_autoencoder(
-    model: FrameAutoencoder,
+    networks: AutoencoderNetworks,
     state: TrainingState,
     frames: UInt8[Tensor, "frame height width 3"],
     settings: AutoencoderTraining,
     processes: Processes,
 ) -> None:
     """Take the averaged weights, fit latent statistics on a sample of frames, and write the part."""
-    state.average.copy_to(model)
+    state.average.copy_to(networks)
+    model = networks.autoencoder
     raw = torch.cat(
         [model.tiny.encoder(to_signed(chunk)) for chunk in frames[:: max(1, len(frames) // 2048)].split(256)]
     )

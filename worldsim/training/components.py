@@ -40,14 +40,23 @@ def trained_autoencoder(run: Path, preset_name: str) -> Any:
 
 
 def start_weights(module: Any, name: str, start: Path | None) -> None:
-    """Warm start: copy the part's weights from another checkpoint folder. ValueError if the shapes differ."""
+    """Warm start: copy the part's weights from another checkpoint folder.
+
+    A child module that the other lacks altogether (a refiner, say) starts anew. ValueError if shapes differ.
+    """
     if start is None:
         return
-    other = load_component(start, name)
+    weights = load_component(start, name).state_dict()
     try:
-        module.load_state_dict(other.state_dict())
+        result = module.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{start / name} has other shapes than the preset; leave --start out") from error
+    fresh = {key.split(".")[0] for key in result.missing_keys}
+    torn = [*result.unexpected_keys, *(key for key in weights if key.split(".")[0] in fresh)]
+    if torn:
+        raise ValueError(f"{start / name} has other parts than the preset ({torn[0]}); leave --start out")
+    if fresh:
+        print(f"{start / name} has no {', '.join(sorted(fresh))}; that starts anew", flush=True)
 
 
 def keep_component(module: Any, name: str, run: Path, processes: Processes) -> None:

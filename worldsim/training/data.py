@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -37,6 +38,11 @@ class LatentEpisodes:
     poses: Float[Tensor, "episode time 4"]
     rooms: Int[Tensor, "episode time"]
     lengths: Int[Tensor, " episode"]
+
+    @cached_property
+    def shortest(self) -> int:
+        """Frames of the shortest episode; asked for once, because the answer waits for the device."""
+        return int(self.lengths.min())
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.flow import draw_sigmas, noisy_and_velocity, sample
+from models.graphed import Graphed
 from models.history import History, add_noise
 from models.transformer import HistoryCache, WorldTransformer
 from worldsim.checkpoint import WorldModels, write_world_json
@@ -26,6 +27,7 @@ from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
 from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
 from worldsim.training.openings import keep_openings
+from worldsim.training.optimizers import make_optimizers
 from worldsim.training.preview import ModelPreview
 from worldsim.training.processes import Processes
 from worldsim.training.reading import read_action_space
@@ -77,26 +79,6 @@ class ModelTraining:
         check_at_least(self, 0, "validation_episodes")
 
 
-def make_optimizers(model: nn.Module, settings: ModelTraining) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for all else."""
-    matrices = [
-        p
-        for name, p in model.named_parameters()
-        if ".weight" in name and name.startswith("blocks.") and p.ndim == 2
-    ]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    return [
-        torch.optim.Muon(
-            matrices,
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-
 class ModelTrainer:
     """Makes batches, takes steps; one history pass serves all noise draws and the model's own next frame."""
 
@@ -112,9 +94,12 @@ class ModelTrainer:
         self.model, self.episodes, self.recall, self.sizes = model, episodes, recall, sizes
         self.settings, self.processes = settings, processes
         self.reach, self.section = sizes.schedule.recent_frames, sizes.schedule.section
-        self.state = TrainingState(model, make_optimizers(model, settings))
+        self.state = TrainingState(
+            model, make_optimizers(model, settings.learning_rate, settings.weight_decay)
+        )
         self.parameters = list(model.parameters())
         self.own: SelfRollout | None = None
+        self._make_next = Graphed(self._sample)
 
     def take_step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step; the numbers drawn depend on seed, step and process alone."""
@@ -167,10 +152,13 @@ class ModelTrainer:
         )
         shape = (own, self.section, *self.own.recent.shape[2:])
         noise = torch.randn(shape, generator=generator, device=generator.device)
+        self.own.advance(self._make_next(noise, actions[-own:], part))
+
+    def _sample(self, noise: Tensor, actions: Tensor, cache: HistoryCache) -> Tensor:
         device = self.processes.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            made = sample(self.model, noise, actions[-own:], part, self.sizes.flow)
-        self.own.advance(made)
+        # Without autocast's cache, or a CUDA graph would go on with the weights of the step it was captured in.
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
+            return sample(self.model, noise, actions, cache, self.sizes.flow)
 
     def _batch(self, step: int, generator: torch.Generator) -> tuple[History, Tensor, Tensor, int]:
         """History, true section, actions, and how many rows (the last ones) run on the model's own frames."""
@@ -272,10 +260,13 @@ def train_model(settings: ModelTraining) -> None:
 
 
 def compile_blocks(model: WorldTransformer) -> None:
-    """Compile the blocks: they share one code, so that it is compiled once a shape, not once a layer."""
+    """Compile the blocks: they share one code, so that it is compiled once a shape, not once a layer.
+
+    History, noise draws and own frames have three shapes: kernels of their own for each are faster than general ones.
+    """
     torch._dynamo.config.cache_size_limit = 64
     for block in model.blocks:
-        block.compile()
+        block.compile(dynamic=False)
 
 
 def finish(

@@ -61,9 +61,7 @@ def random_moments(episodes: LatentEpisodes, batch: int, section: int, generator
     device = generator.device
     episode = torch.randint(len(episodes), (batch,), generator=generator, device=device)
     room: Int[Tensor, " batch"] = episodes.lengths[episode] - section
-    if int(episodes.lengths.min()) <= section:
-        raise ValueError(
-            f"an episode has {int(episodes.lengths.min())} frames, training needs more than {section}"
-        )
+    if episodes.shortest <= section:
+        raise ValueError(f"an episode has {episodes.shortest} frames, training needs more than {section}")
     uniform = torch.rand(batch, generator=generator, device=device)
     return Moments(episode=episode, time=(1 + uniform * room).long().clamp(max=room))
