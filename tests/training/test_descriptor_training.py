@@ -1,4 +1,4 @@
-"""The descriptor's target and loss, and the autoencoder's loss."""
+"""The descriptor's target and loss."""
 
 import math
 from dataclasses import replace
@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional
 
-from models.autoencoder import FrameAutoencoder, to_signed
 from retrieval.descriptor import LearnedDescriptor
 from worldsim.presets import tiny
-from worldsim.training.autoencoder import AutoencoderTraining, autoencoder_loss
 from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.descriptor import DescriptorTraining, _targets, descriptor_loss
 from worldsim.training.moments import Moments
@@ -103,38 +100,3 @@ def test_descriptor_learns_where_the_player_will_look(episodes_of) -> None:
         found.append(float(coverage))
     assert sum(losses[-5:]) / 5 < 0.85 * losses[0]
     assert sum(found[-5:]) / 5 > 0.8
-
-
-def log_energy(image: torch.Tensor) -> torch.Tensor:
-    """Log of the mean squared gradient over 8 × 8 patches of 32 × 32 pictures, one patch after another."""
-    energy = (image.diff(dim=3)[..., :-1, :].square() + image.diff(dim=2)[..., :-1].square()).mean(1)
-    starts = range(0, 31, 8)
-    patches = [[energy[:, i : i + 8, j : j + 8].mean((1, 2)) for j in starts] for i in starts]
-    return torch.stack([torch.stack(row, -1) for row in patches], -2).add(1e-3).log()
-
-
-def test_autoencoder_loss_by_hand() -> None:
-    """Squared and absolute error, edges, texture, the half-size decoding and the pull to zero, each with its weight."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = FrameAutoencoder.of(tiny().autoencoder).requires_grad_(False)
-    frames = torch.randint(256, (2, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    settings = AutoencoderTraining(
-        data=Path("unused"), out=Path("unused"), latent_noise=0.2, edge_weight=0.7, half_scale_weight=0.3,
-        texture_weight=0.4,
-    )  # fmt: skip
-    loss, squared = autoencoder_loss(model, frames, settings, torch.Generator().manual_seed(2))
-    truth = to_signed(frames)
-    raw = model.tiny.encoder(truth)
-    noise = torch.randn(raw.shape, generator=torch.Generator().manual_seed(2))
-    made = model.tiny.decoder(raw + 0.2 * noise)
-    error = made - truth
-    edges = torch.cat((error.diff(dim=2).flatten(), error.diff(dim=3).flatten())).abs().mean()
-    half = functional.mse_loss(
-        model.tiny.decoder(functional.avg_pool2d(raw, 2)), functional.avg_pool2d(truth, 2)
-    )
-    expected = error.square().mean() + 0.2 * error.abs().mean() + 0.7 * 0.2 * edges
-    expected = expected + 0.3 * half + 1e-4 * raw.square().mean()
-    expected = expected + 0.4 * (log_energy(made) - log_energy(truth)).abs().mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(squared, error.square().mean(), rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """`worldsim train autoencoder`: frames -> latents -> frames."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -112,7 +113,10 @@ def picture_metrics(
     """PSNR, and how much gradient energy the frames made have for each unit of the true frames'."""
     squared = (made - truth).square().mean()
     energies = [_edges(image).square().mean() for image in (made.clamp(-1, 1), truth)]
-    return {"psnr_db": 10 * torch.log10(4 / squared), "sharpness_ratio": energies[0] / energies[1]}
+    return {
+        "psnr_db": 10 * torch.log10(4 / squared),
+        "sharpness_ratio": energies[0] / energies[1].clamp_min(1e-6),
+    }
 
 
 class AutoencoderNetworks(nn.Module):
@@ -130,11 +134,10 @@ class AutoencoderTrainer:
     def __init__(
         self,
         networks: AutoencoderNetworks,
-        frames: UInt8[Tensor, "frame height width 3"],
         settings: AutoencoderTraining,
         processes: Processes,
     ) -> None:
-        self.networks, self.frames, self.settings, self.processes = networks, frames, settings, processes
+        self.networks, self.settings, self.processes = networks, settings, processes
         self.parameters = list(networks.autoencoder.parameters())
         optimizers = [
             torch.optim.AdamW(
@@ -147,12 +150,12 @@ class AutoencoderTrainer:
             optimizers.append(torch.optim.AdamW(self.judges, lr=rate, betas=(0.5, 0.9)))
         self.state = TrainingState(networks, optimizers)
 
-    def take_step(self, step: int) -> dict[str, Tensor]:
-        """One step of both networks; the numbers drawn depend on seed, step and process alone."""
+    def take_step(self, frames: UInt8[Tensor, "frame height width 3"], step: int) -> dict[str, Tensor]:
+        """One step of both networks on a draw of the frames, which depends on seed, step and process alone."""
         device, settings = self.processes.device, self.settings
         generator = self.processes.generator(settings.seed, step)
-        pick = torch.randint(len(self.frames), (settings.batch,), generator=generator, device=device)
-        truth = to_signed(self.frames[pick]).contiguous(memory_format=torch.channels_last)
+        pick = torch.randint(len(frames), (settings.batch,), generator=generator, device=device)
+        truth = to_signed(frames[pick]).contiguous(memory_format=torch.channels_last)
         with self._autocast():
             loss, made = autoencoder_loss(self.networks.autoencoder, truth, settings, generator)
         metrics = {"loss": loss.detach(), **picture_metrics(made, truth)}
@@ -234,17 +237,18 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
     model = FrameAutoencoder.of(preset(settings.preset).autoencoder)
     start_weights(model, "autoencoder", settings.start)
     judge = PatchDiscriminator.of(settings.discriminator) if settings.adversarial_weight else None
-    networks = AutoencoderNetworks(model, judge).to(processes.device, memory_format=torch.channels_last)
+    networks = AutoencoderNetworks(model, judge)
+    networks.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     processes.same_start(networks)
+    trainer = AutoencoderTrainer(networks, settings, processes)
+    loop = TrainingLoop("autoencoder", settings.out, trainer.state, settings.loop, processes)
     share = settings.frames // processes.count
     frames = sample_frames(paths, share, settings.workers, processes.device, processes.main)
-    trainer = AutoencoderTrainer(networks, frames, settings, processes)
-    loop = TrainingLoop("autoencoder", settings.out, trainer.state, settings.loop, processes)
 
     def preview(writer: SummaryWriter, step: int) -> None:
         writer.add_image("truth_above_made", _preview(model, frames[:8]), step, dataformats="HWC")
 
-    loop.train(trainer.take_step, preview)
+    loop.train(partial(trainer.take_step, frames), preview)
     finish_autoencoder(networks, trainer.state, frames, settings, processes)
 
 
