@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import vizdoom
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt64
 from PIL import Image
 
 from envs.wad import read_lump
@@ -35,6 +35,22 @@ def _palette_bytes() -> bytes:
     return screen_palette().tobytes()
 
 
+_LANE_BITS = 16  # of a colour sum in a 64-bit number: red, green, blue from the lowest bits up
+_PAIRED_SCALES = (2, 4, 8)  # powers of two: two pixels of one mean lie beside each other, and a shift divides
+
+
+@cache
+def _pair_sums() -> UInt64[np.ndarray, "65536"]:
+    """Return, for any two neighbouring pixels read as one number, the sum of their colours, and 1, in lanes.
+
+    The ones add up to half of the divisor of a mean, so that its division rounds to nearest.
+    """
+    lanes = np.arange(3, dtype=np.uint64) * np.uint64(_LANE_BITS)
+    colours = (screen_palette().astype(np.uint64) << lanes).sum(axis=1, dtype=np.uint64)
+    ones = (np.ones(3, np.uint64) << lanes).sum(dtype=np.uint64)
+    return (colours[:, None] + colours + ones).ravel()
+
+
 def average_frame(
     screen: UInt8[np.ndarray, "screen_height screen_width"], scale: int
 ) -> UInt8[np.ndarray, "height width 3"]:
@@ -43,7 +59,36 @@ def average_frame(
     `screen` holds palette numbers, C-contiguous; its sides are multiples of `scale`. Almost all of it runs without
     Python's lock, so that another thread can step an engine meanwhile.
     """
+    if scale in _PAIRED_SCALES:
+        return _average_pairs(screen, scale)
     height, width = screen.shape
     image = Image.frombuffer("P", (width, height), screen, "raw", "P", 0, 1)
     image.putpalette(_palette_bytes())
     return np.array(image.convert("RGB").reduce(scale))
+
+
+def _average_pairs(
+    screen: UInt8[np.ndarray, "screen_height screen_width"], scale: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Average with one look into a table for two pixels: 0.12 ms for 512 × 384, of Pillow's 0.20."""
+    height, width = screen.shape[0] // scale, screen.shape[1] // scale
+    pairs = screen.view(np.uint16).astype(np.intp)  # `take` would convert other types itself, more slowly
+    sums = _pair_sums().take(pairs, mode="clip")  # quicker than with a check; no number is beyond the table
+    rows = sums.reshape(height, scale, width * scale // 2)
+    columns = _fold([rows[:, i] for i in range(scale)]).reshape(height, width, scale // 2)
+    means = _fold([columns[..., i] for i in range(scale // 2)])
+    means >>= np.uint64(2 * (scale.bit_length() - 1))
+    # Each lane's lowest byte is a mean now; above it may lie bits of the next lane.
+    lanes = means.astype("<u8", copy=False).view(np.uint8).reshape(height, width, 8)
+    frame = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):  # one copy of all three takes three times as long
+        frame[..., channel] = lanes[..., channel * _LANE_BITS // 8]
+    return frame
+
+
+def _fold(parts: list[UInt64[np.ndarray, "*shape"]]) -> UInt64[np.ndarray, "*shape"]:
+    """Add up the parts into a new array, which beats numpy's own sums along short axes."""
+    total = parts[0].copy() if len(parts) == 1 else parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    return total

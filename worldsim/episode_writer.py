@@ -207,8 +207,9 @@ def _check_shape(path: Path, frame_u8: np.ndarray, expected: tuple[int, ...]) ->
 def _write(path: Path, file: PartFile, rows: list[_Row]) -> None:
     made, *others = zip(*rows, strict=True)
     frames = [frame if isinstance(frame, np.ndarray) else frame() for frame in made]
+    expected = file.frame_shape or frames[0].shape  # HDF5 takes as long to tell it as to write a frame
     for frame in frames:
-        _check_shape(path, frame, file.frame_shape or frames[0].shape)
+        _check_shape(path, frame, expected)
     values: list[Sequence[Any]] = [*others, [deflate.crc32(frame.data) for frame in frames]]
     columns = {
         name: np.array(value, dtype)

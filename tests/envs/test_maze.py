@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 
 import envs
 from envs.colours import average_frame, screen_palette
@@ -180,6 +181,14 @@ def test_frames_are_the_mean_of_the_screen(scale: int) -> None:
     assert np.abs(frame - mean).max() <= (0.6 if scale == 3 else 0.5)  # 1/9 is rounded before it multiplies
     np.testing.assert_array_equal(frame[0, 0], screen_palette()[3])
     assert frame.flags.writeable
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_frames_are_those_of_older_recordings(scale: int) -> None:
+    """Guards exact replay of episodes whose frames Pillow averaged: a mean may not be rounded otherwise."""
+    screen = np.random.default_rng(scale).integers(0, 256, (96 * scale, 128 * scale), dtype=np.uint8)
+    colours = Image.fromarray(screen_palette()[screen])
+    np.testing.assert_array_equal(average_frame(screen, scale), np.array(colours.reduce(scale)))
 
 
 def test_a_screen_makes_its_frame_later(env: MazeEnv) -> None:
