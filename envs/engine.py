@@ -4,6 +4,7 @@ import ctypes
 import os
 import threading
 import weakref
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from vizdoom import Button, GameVariable
 
 from envs.colours import GAME_WAD
 from envs.engine_folder import EngineFolder
+from envs.one_cpu import on_one_cpu
 from envs.palette import textures_lump
 from envs.wad import MapSlots
 
@@ -64,7 +66,7 @@ class Engine:
                 f"the engine has no screen of {width}x{height} pixels; try 256x192, 512x384, 640x480"
             )
         self._owner = os.getpid()
-        folder = EngineFolder()
+        self.folder = folder = EngineFolder()
         self._slots = MapSlots(folder.path / "maps.wad", [("TEXTURES", textures_lump())])
         self._slots.put(textmap)  # the engine does not survive a start on a map without text
         self._game = _new_game(resolution, depth, self._slots.path)
@@ -143,6 +145,10 @@ class Engine:
     def _gone(self) -> RuntimeError:
         self._stop()
         return RuntimeError("the engine has stopped; make a new environment")
+
+    def on_one_cpu(self) -> AbstractContextManager[None]:
+        """Keep the engine and the calling thread on one CPU within a block; see `envs.one_cpu`."""
+        return on_one_cpu(self.folder.engine_pid())
 
     def close(self) -> None:
         """End the engine and delete its folder; harmless when done twice or in a forked child."""

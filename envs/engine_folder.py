@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import vizdoom
@@ -47,14 +48,21 @@ class EngineFolder:
         script.chmod(0o700)
         return script
 
-    def kill_engine(self) -> None:
-        """End the engine at once, where it was started by the script: its own way out crashes at times, aloud."""
+    def engine_pid(self) -> int | None:
+        """Return the engine's process number; None if it was not started by the script, or is gone."""
         try:
             pid = int((self.path / "started").read_text().split()[0])
-            if os.fsencode(self.path) in Path(f"/proc/{pid}/cmdline").read_bytes():
+            mine = os.fsencode(self.path) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return None
+        return pid if mine else None
+
+    def kill_engine(self) -> None:
+        """End the engine at once, where it was started by the script: its own way out crashes at times, aloud."""
+        pid = self.engine_pid()
+        if pid is not None:
+            with suppress(OSError):  # gone already
                 os.kill(pid, signal.SIGKILL)
-        except OSError:  # not started by the script, or gone already
-            return
 
     def delete(self) -> None:
         """Delete the folder and everything in it; harmless when done twice."""

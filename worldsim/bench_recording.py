@@ -5,8 +5,8 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Barrier
@@ -26,6 +26,8 @@ from worldsim.processes import Reporter, Runner, run_jobs
 from worldsim.record import RecordSettings, record_episode
 
 STEPS: Final = 300
+BareEpisode = tuple[int, bytes, list[list[bool]]]
+"""Seed, text map and buttons of every step."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ def bench_recording(
     """Measure `workers` processes recording and, in turns with it, the engine alone.
 
     The engine alone means: the same maps, starts, actions and screen size, the same map loads, one
-    `make_action` and one read of the screen a frame; no averaging, no policy, no files. "bare_rgb" reads RGB
-    screens, as a program that wants pictures would; "bare_palette" reads the engine's palette numbers, which
-    is what recording reads. Start of the processes and a first round are left out of all three.
+    `make_action` and one read of the screen a frame; no averaging, no policy, no files. "bare_palette" reads the
+    engine's palette numbers and keeps each engine and its caller on one CPU, as recording does; "bare_loose" leaves
+    them to the system, as a plain loop would; "bare_rgb" is like "bare_palette" but reads RGB screens. Start of the
+    processes and a first round are left out of all.
 
     Recording's frames are averaged, compressed and written on a thread beside the engine. That costs the rate little
     while cores are free; with as many workers as cores what counts is `cpu_ms`, processor time a frame.
 
-    Returns medians over the rounds: rates in frames a second over all processes, recording's share of both bare
-    rates, processor time a frame.
+    Returns medians over the rounds: rates in frames a second over all processes, recording's share of each bare
+    rate, processor time a frame.
 
     Args:
         workers: Processes, each with an engine.
@@ -87,7 +90,7 @@ def bench_recording(
 def _figures(turns: dict[str, list[tuple[Phase, ...]]]) -> dict[str, float]:
     rates = {kind: np.array([_rate(turn) for turn in some]) for kind, some in turns.items()}
     figures = {f"{kind}_frames_per_s": np.median(rate) for kind, rate in rates.items()}
-    for kind in ("bare_palette", "bare_rgb"):
+    for kind in (kind for kind in rates if kind != "record"):
         figures[f"ratio_to_{kind}"] = np.median(rates["record"] / rates[kind])
     for kind, some in turns.items():
         cpu_ms = [1e3 * sum(p.cpu_s for p in turn) / sum(p.frames for p in turn) for turn in some]
@@ -119,24 +122,29 @@ def open_bench(settings: RecordSettings, barrier: Barrier, rounds: int) -> Itera
         env = stack.enter_context(contextlib.closing(MazeEnv(settings.env)))
         palette = stack.enter_context(_bare_engine(settings, vizdoom.ScreenFormat.DOOM_256_COLORS8))
         rgb = stack.enter_context(_bare_engine(settings, vizdoom.ScreenFormat.RGB24))
-        yield partial(_bench, env, {"bare_palette": palette, "bare_rgb": rgb}, settings, barrier, rounds)
+        bare = {
+            "bare_palette": partial(_run_bare, palette, palette.on_one_cpu),
+            "bare_loose": partial(_run_bare, palette, contextlib.nullcontext),
+            "bare_rgb": partial(_run_bare, rgb, rgb.on_one_cpu),
+        }
+        yield partial(_bench, env, bare, settings, barrier, rounds)
 
 
 @contextmanager
 def _bare_engine(settings: RecordSettings, screen: vizdoom.ScreenFormat) -> Iterator[MazeEnv]:
     env = MazeEnv(settings.env)
     game = env._engine._game
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(env):
+    with contextlib.closing(env):
         game.close()
         game.set_screen_format(screen)
-        with contextlib.chdir(folder):  # engines that start in one folder race on ./_vizdoom
+        with contextlib.chdir(env._engine.folder.path):  # engines that start in one folder race on ./_vizdoom
             game.init()
         yield env
 
 
 def _bench(
     env: MazeEnv,
-    bare: dict[str, MazeEnv],
+    bare: Mapping[str, Callable[[list[BareEpisode]], None]],
     settings: RecordSettings,
     barrier: Barrier,
     rounds: int,
@@ -149,20 +157,16 @@ def _bench(
 
     record_all()  # warm-up, and the actions of the bare runs
     episodes = [_bare_episode(settings, number) for number in numbers]
-    for engine in bare.values():
-        _run_bare(engine, episodes[:1])
+    for run_bare in bare.values():
+        run_bare(episodes[:1])
     phases: dict[str, list[Phase]] = {kind: [] for kind in ("record", *bare)}
     for _ in range(rounds):
         for number in numbers:
             episode_path(settings.out, number).unlink()
         phases["record"].append(_timed(record_all, barrier, episodes))
-        for kind, engine in bare.items():
-            phases[kind].append(_timed(partial(_run_bare, engine, episodes), barrier, episodes))
+        for kind, run_bare in bare.items():
+            phases[kind].append(_timed(partial(run_bare, episodes), barrier, episodes))
     return phases
-
-
-BareEpisode = tuple[int, bytes, list[list[bool]]]
-"""Seed, text map and buttons of every step."""
 
 
 def _bare_episode(settings: RecordSettings, number: int) -> BareEpisode:
@@ -175,13 +179,16 @@ def _bare_episode(settings: RecordSettings, number: int) -> BareEpisode:
     return seed, textmap, buttons
 
 
-def _run_bare(env: MazeEnv, episodes: list[BareEpisode]) -> None:
+def _run_bare(
+    env: MazeEnv, placed: Callable[[], AbstractContextManager[None]], episodes: list[BareEpisode]
+) -> None:
     game, tics = env._engine._game, env.settings.tics_per_step
     for seed, textmap, buttons in episodes:
         env._engine.load(textmap, seed)
-        for pressed in buttons:
-            game.make_action(pressed, tics)
-            game.get_state().screen_buffer  # noqa: B018 - reading it is what is measured
+        with placed():
+            for pressed in buttons:
+                game.make_action(pressed, tics)
+                game.get_state().screen_buffer  # noqa: B018 - reading it is what is measured
 
 
 def _timed(work: Callable[[], None], barrier: Barrier, episodes: list[BareEpisode]) -> Phase:

@@ -45,6 +45,7 @@ class EpisodeWriter:
         self.path, self.header, self._file = path, header, file
         self._rows: list[_Row] = []
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="episode")
+        self._pool.submit(int)  # starts the thread now: its maker may be kept on one CPU later, it may not
         self._writing: Future[None] | None = None
         self._count = len(file)
         self._frame_shape = file.frame_shape

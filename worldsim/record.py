@@ -200,7 +200,7 @@ def record_episode(env: MazeEnv, settings: RecordSettings, number: int, reporter
         reporter.line(f"{part_path(path).name} does not replay in this engine; it is recorded anew")
         record_episode(env, settings, number, reporter)
         return
-    with writer:
+    with writer, env.on_one_cpu():
         for moment in moments:
             info = moment.info
             writer.append(
