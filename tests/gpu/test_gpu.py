@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 
+from models.graphed import Graphed
+from models.transformer import HistoryCache
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models, random_openings
 from worldsim.checkpoint import load_checkpoint, save_checkpoint
@@ -42,9 +45,8 @@ def test_a_world_is_the_same_on_both_devices(tmp_path: Path) -> None:
     torch.testing.assert_close(latents["cuda"], latents["cpu"], rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_training_learns_on_a_gpu(compiled: bool) -> None:
-    """Autocast and compilation must not change what is learned; the model's own frames run compiled too."""
+def trainer_on_a_still_world(own_after: int) -> ModelTrainer:
+    """A tiny model whose two episodes show one frame for ever."""
     device, sizes = torch.device("cuda"), tiny()
     generator = torch.Generator().manual_seed(0)
     frame = torch.randn(1, 1, 4, 12, 16, generator=generator).expand(2, 80, -1, -1, -1)
@@ -60,13 +62,59 @@ def test_training_learns_on_a_gpu(compiled: bool) -> None:
     model = models.transformer.to(device).train().requires_grad_(True)
     settings = ModelTraining(
         data=Path("unused"), out=Path("unused"), batch=16, learning_rate=5e-3, history_noise=0.1,
-        own_frames=SelfRolloutSettings(after_steps=30),
+        own_frames=SelfRolloutSettings(after_steps=own_after),
     )  # fmt: skip
     recall = BatchRecall(episode_keys(episodes, *parts), *parts, sizes, settings.recall)
-    trainer = ModelTrainer(
-        model, episodes, recall, sizes, settings, Processes(rank=0, count=1, device=device)
-    )
+    return ModelTrainer(model, episodes, recall, sizes, settings, Processes(rank=0, count=1, device=device))
+
+
+@pytest.mark.filterwarnings("ignore:::torch")  # The compiler's advice on itself differs from version to version.
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_learns_on_a_gpu(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast and compilation must not change what is learned; the model's own frames run compiled too."""
+    trainer = trainer_on_a_still_world(own_after=30)
     if compiled:
-        compile_blocks(model)
+        # The compiler cannot look into checks of shapes, which a training does not make either.
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        compile_blocks(trainer.model)
     losses = [float(trainer.take_step(step)["loss"]) for step in range(60)]
     assert sum(losses[-5:]) / 5 < 0.8 * losses[0]
+
+
+def test_graphs_follow_inputs_and_weights() -> None:
+    """A graph replays what it was captured with: stale inputs or weights would show as the first call's result."""
+    layer = torch.nn.Linear(8, 8).cuda()
+    graphed = Graphed(layer)
+    inputs = [torch.randn(2, 8, device="cuda") for _ in range(3)]
+    with torch.no_grad():
+        kept = graphed(inputs[0])
+        expected = layer(inputs[0])
+        for x in inputs:
+            torch.testing.assert_close(graphed(x), layer(x))
+        torch.testing.assert_close(kept, expected)
+        layer.weight.mul_(-2)
+        torch.testing.assert_close(graphed(inputs[0]), layer(inputs[0]))
+        torch.testing.assert_close(graphed(inputs[0][:1]), layer(inputs[0][:1]))
+
+
+def test_own_frames_follow_the_weights() -> None:
+    """Training continues its own histories by a graph under autocast, whose cached casts would freeze the weights."""
+    trainer = trainer_on_a_still_world(own_after=0)
+    trainer.take_step(0)
+    cache = HistoryCache(
+        keys=[torch.randn(4, 2, 9, 16, device="cuda") for _ in range(2)],
+        values=[torch.randn(4, 2, 9, 16, device="cuda") for _ in range(2)],
+        present=None, sigma=torch.zeros(4, device="cuda"), newest=torch.randn(4, 4, 12, 16, device="cuda"),
+    )  # fmt: skip
+    noise = torch.randn(4, 1, 4, 12, 16, device="cuda")
+    actions = torch.zeros(4, 8, 3, dtype=torch.int64, device="cuda")
+    with torch.no_grad():
+        before = trainer._make_next(noise, actions, cache)
+        trainer.model.final.weight.normal_()
+        torch.testing.assert_close(
+            trainer._make_next(noise, actions, cache),
+            trainer._sample(noise, actions, cache),
+            rtol=0.05,
+            atol=0.05,
+        )
+        assert not torch.allclose(before, trainer._sample(noise, actions, cache), atol=0.1)

@@ -13,10 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from worldsim.checkpoint import load_checkpoint
+from models.transformer import WorldTransformer
+from worldsim.checkpoint import load_checkpoint, load_component, save_component
 from worldsim.episode import list_episodes
+from worldsim.presets import tiny
 from worldsim.record import RecordSettings, record
 from worldsim.training.autoencoder import AutoencoderTraining, train_autoencoder
+from worldsim.training.components import start_weights
 from worldsim.training.data import cached_latents, own_share, sample_frames
 from worldsim.training.descriptor import DescriptorTraining, train_descriptor
 from worldsim.training.loop import LoopSettings
@@ -166,6 +169,40 @@ def test_warm_start_takes_the_weights(trained: Path, prepared: Path, data: Path,
     large = AutoencoderTraining(data=data, out=tmp_path / "other", start=start, workers=1, device="cpu")
     with pytest.raises(ValueError, match="autoencoder has other shapes than the preset; leave --start out"):
         train_autoencoder(large)
+
+
+def test_a_frozen_encoder_keeps_its_latents(trained: Path, data: Path, tmp_path: Path) -> None:
+    """The world model of the warm start must understand the new decoder's latents; the decoder itself learns."""
+    start = trained / "checkpoint"
+    settings = AutoencoderTraining(
+        data=data, out=tmp_path / "run", start=start, freeze_encoder=True, preset="tiny", frames=60,
+        batch=4, workers=1, device="cpu", loop=LoopSettings(steps=4, log_steps=4),
+    )  # fmt: skip
+    train_autoencoder(settings)
+    before, after = (
+        load_component(folder, "autoencoder") for folder in (start, tmp_path / "run" / "checkpoint")
+    )
+    frames = sample_frames(list_episodes(data), 6, 1, torch.device("cpu"), show=False)
+    assert torch.equal(before.encode_frames(frames), after.encode_frames(frames))
+    assert not torch.equal(*(part.tiny.decoder.layers[-1].weight for part in (before, after)))
+    with pytest.raises(ValueError, match="keeps random latents; give --start"):
+        replace(settings, start=None)
+
+
+def test_a_part_that_the_start_lacks_starts_anew(tmp_path: Path) -> None:
+    """A refiner can be added to a trained transformer, and changes nothing before it has learned."""
+    whole = WorldTransformer.of(tiny().transformer)
+    save_component(
+        WorldTransformer.of(replace(tiny().transformer, refiner_channels=0)), tmp_path, "transformer"
+    )
+    start_weights(whole, "transformer", tmp_path)
+    old = load_component(tmp_path, "transformer").state_dict()
+    assert all(torch.equal(old[name], tensor) for name, tensor in whole.state_dict().items() if name in old)
+    assert not whole.refiner.leave.weight.any()
+    save_component(whole, tmp_path, "transformer")
+    bare = WorldTransformer.of(replace(tiny().transformer, refiner_channels=0))
+    with pytest.raises(ValueError, match="has other parts than the preset"):
+        start_weights(bare, "transformer", tmp_path)
 
 
 def test_stages_in_the_wrong_order_name_the_missing_one(data: Path, prepared: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class AutoencoderTraining:
     """tiny, default or large"""
     start: Path | None = None
     """warm start from this checkpoint folder"""
+    freeze_encoder: bool = False
+    """train the decoder alone: latents stay as the world model of `start` knows them"""
     loop: LoopSettings = field(default_factory=LoopSettings)
     frames: int = 240_000
     """frames kept in memory, over all processes, drawn evenly from the episodes"""
@@ -67,6 +69,8 @@ class AutoencoderTraining:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "frames", "batch", "workers")
         check_at_least(self, 0, "adversarial_weight", "adversarial_after")
+        if self.freeze_encoder and self.start is None:
+            raise ValueError("freeze encoder without a start keeps random latents; give --start CHECKPOINT")
 
 
 def autoencoder_loss(
@@ -138,7 +142,8 @@ class AutoencoderTrainer:
         processes: Processes,
     ) -> None:
         self.networks, self.settings, self.processes = networks, settings, processes
-        self.parameters = list(networks.autoencoder.parameters())
+        networks.autoencoder.tiny.encoder.requires_grad_(not settings.freeze_encoder)
+        self.parameters = [p for p in networks.autoencoder.parameters() if p.requires_grad]
         optimizers = [
             torch.optim.AdamW(
                 self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
@@ -263,10 +268,9 @@ def finish_autoencoder(
     """Take the averaged weights, fit latent statistics on a sample of frames, and write the part."""
     state.average.copy_to(networks)
     model = networks.autoencoder
-    raw = torch.cat(
-        [model.tiny.encoder(to_signed(chunk)) for chunk in frames[:: max(1, len(frames) // 2048)].split(256)]
-    )
-    model.fit_statistics(raw)
+    if not settings.freeze_encoder:
+        sample = frames[:: max(1, len(frames) // 2048)]
+        model.fit_statistics(torch.cat([model.tiny.encoder(to_signed(chunk)) for chunk in sample.split(256)]))
     model.to(memory_format=torch.contiguous_format)
     keep_component(model, "autoencoder", settings.out, processes)
     processes.leave()
