@@ -1,7 +1,7 @@
 """Writing episodes so that a kill at any moment loses at most the last 30 frames."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +21,10 @@ FrameMaker = Callable[[], np.ndarray]
 """Makes a frame, uint8 (height, width, 3), when it is called."""
 _Row = tuple[np.ndarray | FrameMaker, np.ndarray, np.ndarray, int, int]
 """Frame, action, pose, room, tic."""
+_Packed = tuple[tuple[int, ...], bytes, tuple[Any, ...]]
+"""Shape and compressed bytes of a frame, its row of each column."""
+PACKED_AT_ONCE: Final = 5
+"""Frames that the thread is given at a time; few, so that little is left to do when an episode ends."""
 
 
 class EpisodeWriter:
@@ -44,6 +48,7 @@ class EpisodeWriter:
     def _begin(self, path: Path, header: EpisodeHeader, file: PartFile) -> None:
         self.path, self.header, self._file = path, header, file
         self._rows: list[_Row] = []
+        self._packed: list[_Packed] = []
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="episode")
         self._pool.submit(int)  # starts the thread now: its maker may be kept on one CPU later, it may not
         self._writing: Future[None] | None = None
@@ -100,7 +105,7 @@ class EpisodeWriter:
         if isinstance(frame_u8, np.ndarray):
             if self._frame_shape is None:
                 self._frame_shape = frame_u8.shape
-            _check_shape(self.path, frame_u8, self._frame_shape)
+            _check_shape(self.path, frame_u8.shape, self._frame_shape)
             frame_u8 = frame_u8.copy()
         self.header.action_space.validate(action)
         if self._count == 0 and action.any():
@@ -110,19 +115,25 @@ class EpisodeWriter:
         pose = _UNKNOWN_POSE if pose is None else pose
         self._rows.append((frame_u8, action.copy(), pose.copy(), room, tic))
         self._count += 1
-        if len(self._rows) == BATCH:
+        if len(self._rows) == PACKED_AT_ONCE:
             self._hand_over()
 
     def flush(self) -> None:
         """Write what was appended into the file, so that a kill cannot take it."""
-        if self._rows:
-            self._hand_over()
+        self._hand_over(everything=True)
         self._wait()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, everything: bool = False) -> None:
+        """Have the thread pack the rows, and write whole batches, or everything."""
         self._wait()
         rows, self._rows = self._rows, []
-        self._writing = self._pool.submit(_write, self.path, self._file, rows)
+        self._writing = self._pool.submit(self._pack_and_write, rows, everything)
+
+    def _pack_and_write(self, rows: list[_Row], everything: bool) -> None:
+        self._packed += [_pack(row) for row in rows]
+        while len(self._packed) >= BATCH or (everything and self._packed):
+            batch, self._packed = self._packed[:BATCH], self._packed[BATCH:]
+            _write(self.path, self._file, batch)
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
@@ -132,6 +143,7 @@ class EpisodeWriter:
             writing.result()
         except Exception as error:
             self._rows.clear()  # nothing may follow the frames that are lost
+            self._packed.clear()
             if not isinstance(error, OSError):
                 raise
             self._file.abandon()
@@ -200,21 +212,24 @@ def recover(path: Path) -> Path | None:
     return writer.finish() if writer else None
 
 
-def _check_shape(path: Path, frame_u8: np.ndarray, expected: tuple[int, ...]) -> None:
-    if frame_u8.shape != expected:
-        raise ValueError(f"{path}: a frame of {frame_u8.shape} among frames of {expected}")
+def _check_shape(path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise ValueError(f"{path}: a frame of {shape} among frames of {expected}")
 
 
-def _write(path: Path, file: PartFile, rows: list[_Row]) -> None:
-    made, *others = zip(*rows, strict=True)
-    frames = [frame if isinstance(frame, np.ndarray) else frame() for frame in made]
-    expected = file.frame_shape or frames[0].shape  # HDF5 takes as long to tell it as to write a frame
-    for frame in frames:
-        _check_shape(path, frame, expected)
-    values: list[Sequence[Any]] = [*others, [deflate.crc32(frame.data) for frame in frames]]
+def _pack(row: _Row) -> _Packed:
+    made, *others = row
+    frame = made if isinstance(made, np.ndarray) else made()
+    return frame.shape, deflate.compress(frame.data, LEVEL), (*others, deflate.crc32(frame.data))
+
+
+def _write(path: Path, file: PartFile, batch: list[_Packed]) -> None:
+    shapes, packed, rows = zip(*batch, strict=True)
+    expected = file.frame_shape or shapes[0]  # HDF5 takes as long to tell it as to write a frame
+    for shape in shapes:
+        _check_shape(path, shape, expected)
     columns = {
         name: np.array(value, dtype)
-        for (name, dtype), value in zip(COLUMN_TYPES.items(), values, strict=True)
+        for (name, dtype), value in zip(COLUMN_TYPES.items(), zip(*rows, strict=True), strict=True)
     }
-    packed = [deflate.compress(frame.data, LEVEL) for frame in frames]
-    file.append(Batch(frame_shape=frames[0].shape, packed=packed, columns=columns))
+    file.append(Batch(frame_shape=expected, packed=list(packed), columns=columns))
