@@ -26,7 +26,7 @@ class Processes:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         rank = int(os.environ.get("RANK", "0"))
         chosen = choose_device(device)
-        if chosen.type == "cuda" and count > 1:
+        if chosen.type == "cuda" and chosen.index is None:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
