@@ -153,3 +153,17 @@ def test_output_that_does_not_fit_is_an_error() -> None:
         done = run_python(code, stdout=full)
     assert done.returncode == 2
     assert done.stderr.startswith("error: No space left on device")
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "descriptor", "model"])
+def test_torchrun_takes_no_training_flag_for_its_own(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """torchrun reads abbreviations of its own flags behind the module's name too: `--start` was refused there."""
+    from torch.distributed.run import get_args_parser
+
+    with pytest.raises(SystemExit):
+        parse(["train", stage, "--help"])
+    flags = re.findall(r"^\W+(--[a-z.-]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert "--warm-start" in flags
+    for flag in flags:
+        words = ["-m", "worldsim.cli", "train", stage, flag, "x"]
+        assert get_args_parser().parse_args(words).training_script_args == words[2:]

@@ -68,7 +68,9 @@ def trainer_on_a_still_world(own_after: int) -> ModelTrainer:
     return ModelTrainer(model, episodes, recall, sizes, settings, Processes(rank=0, count=1, device=device))
 
 
-@pytest.mark.filterwarnings("ignore:::torch")  # The compiler's advice on itself differs from version to version.
+@pytest.mark.filterwarnings(
+    "ignore:::torch"
+)  # The compiler's advice on itself differs from version to version.
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training_learns_on_a_gpu(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Autocast and compilation must not change what is learned; the model's own frames run compiled too."""

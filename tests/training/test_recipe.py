@@ -155,19 +155,23 @@ def test_the_command_resumes_exactly(trained: Path, prepared: Path, data: Path, 
 
 
 def test_warm_start_takes_the_weights(trained: Path, prepared: Path, data: Path, tmp_path: Path) -> None:
-    """`--start`: with no learning rate the weights come out as they went in; another preset is refused."""
+    """`--warm-start`: with no learning rate the weights come out as they went in; another preset is refused."""
     run = tmp_path / "run"
     shutil.copytree(prepared, run)
     start = trained / "checkpoint"
-    still = replace(model_training(data, run), start=start, learning_rate=0.0, loop=replace(LOOP, steps=12))
+    still = replace(
+        model_training(data, run), warm_start=start, learning_rate=0.0, loop=replace(LOOP, steps=12)
+    )
     train_model(still)
     before, after = (
         load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
         for folder in (start, run / "checkpoint")
     )
     assert all(torch.equal(before[name], after[name]) for name in before)
-    large = AutoencoderTraining(data=data, out=tmp_path / "other", start=start, workers=1, device="cpu")
-    with pytest.raises(ValueError, match="autoencoder has other shapes than the preset; leave --start out"):
+    large = AutoencoderTraining(data=data, out=tmp_path / "other", warm_start=start, workers=1, device="cpu")
+    with pytest.raises(
+        ValueError, match="autoencoder has other shapes than the preset; leave --warm-start out"
+    ):
         train_autoencoder(large)
 
 
@@ -175,7 +179,7 @@ def test_a_frozen_encoder_keeps_its_latents(trained: Path, data: Path, tmp_path:
     """The world model of the warm start must understand the new decoder's latents; the decoder itself learns."""
     start = trained / "checkpoint"
     settings = AutoencoderTraining(
-        data=data, out=tmp_path / "run", start=start, freeze_encoder=True, preset="tiny", frames=60,
+        data=data, out=tmp_path / "run", warm_start=start, freeze_encoder=True, preset="tiny", frames=60,
         batch=4, workers=1, device="cpu", loop=LoopSettings(steps=4, log_steps=4),
     )  # fmt: skip
     train_autoencoder(settings)
@@ -185,8 +189,8 @@ def test_a_frozen_encoder_keeps_its_latents(trained: Path, data: Path, tmp_path:
     frames = sample_frames(list_episodes(data), 6, 1, torch.device("cpu"), show=False)
     assert torch.equal(before.encode_frames(frames), after.encode_frames(frames))
     assert not torch.equal(*(part.tiny.decoder.layers[-1].weight for part in (before, after)))
-    with pytest.raises(ValueError, match="keeps random latents; give --start"):
-        replace(settings, start=None)
+    with pytest.raises(ValueError, match="keeps random latents; give --warm-start"):
+        replace(settings, warm_start=None)
 
 
 def test_a_part_that_the_start_lacks_starts_anew(tmp_path: Path) -> None:

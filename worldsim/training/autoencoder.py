@@ -32,10 +32,10 @@ class AutoencoderTraining:
     """folder of this training: states, logs and the checkpoint it grows into; run again to go on"""
     preset: str = "default"
     """tiny, default or large"""
-    start: Path | None = None
-    """warm start from this checkpoint folder"""
+    warm_start: Path | None = None
+    """checkpoint folder whose weights training begins with"""
     freeze_encoder: bool = False
-    """train the decoder alone: latents stay as the world model of `start` knows them"""
+    """train the decoder alone: latents stay as the world model of `warm_start` knows them"""
     loop: LoopSettings = field(default_factory=LoopSettings)
     frames: int = 240_000
     """frames kept in memory, over all processes, drawn evenly from the episodes"""
@@ -69,8 +69,10 @@ class AutoencoderTraining:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "frames", "batch", "workers")
         check_at_least(self, 0, "adversarial_weight", "adversarial_after")
-        if self.freeze_encoder and self.start is None:
-            raise ValueError("freeze encoder without a start keeps random latents; give --start CHECKPOINT")
+        if self.freeze_encoder and self.warm_start is None:
+            raise ValueError(
+                "freeze encoder without a warm start keeps random latents; give --warm-start CHECKPOINT"
+            )
 
 
 def autoencoder_loss(
@@ -240,7 +242,7 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
     paths = own_share(list_episodes(settings.data), processes.rank, processes.count)
     torch.manual_seed(settings.seed)
     model = FrameAutoencoder.of(preset(settings.preset).autoencoder)
-    start_weights(model, "autoencoder", settings.start)
+    start_weights(model, "autoencoder", settings.warm_start)
     judge = PatchDiscriminator.of(settings.discriminator) if settings.adversarial_weight else None
     networks = AutoencoderNetworks(model, judge)
     networks.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -50,11 +50,15 @@ def start_weights(module: Any, name: str, start: Path | None) -> None:
     try:
         result = module.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise ValueError(f"{start / name} has other shapes than the preset; leave --start out") from error
+        raise ValueError(
+            f"{start / name} has other shapes than the preset; leave --warm-start out"
+        ) from error
     fresh = {key.split(".")[0] for key in result.missing_keys}
     torn = [*result.unexpected_keys, *(key for key in weights if key.split(".")[0] in fresh)]
     if torn:
-        raise ValueError(f"{start / name} has other parts than the preset ({torn[0]}); leave --start out")
+        raise ValueError(
+            f"{start / name} has other parts than the preset ({torn[0]}); leave --warm-start out"
+        )
     if fresh:
         print(f"{start / name} has no {', '.join(sorted(fresh))}; that starts anew", flush=True)
 

@@ -33,8 +33,8 @@ class DescriptorTraining:
     """the run folder that `worldsim train autoencoder` filled"""
     preset: str = "default"
     """tiny, default or large"""
-    start: Path | None = None
-    """warm start from this checkpoint folder"""
+    warm_start: Path | None = None
+    """checkpoint folder whose weights training begins with"""
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000))
     covisibility: CovisibilitySettings = field(default_factory=CovisibilitySettings)
     episodes: int = 8
@@ -70,7 +70,7 @@ def train_descriptor(settings: DescriptorTraining) -> None:
     episodes = cached_latents(paths, autoencoder, cache, settings.workers, processes.main)
     torch.manual_seed(settings.seed)
     model = LearnedDescriptor.from_settings(sizes.descriptor)
-    start_weights(model, "descriptor", settings.start)
+    start_weights(model, "descriptor", settings.warm_start)
     model.to(processes.device)
     processes.same_start(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)

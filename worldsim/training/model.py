@@ -46,8 +46,8 @@ class ModelTraining:
     """the run folder that `worldsim train autoencoder` and `… descriptor` filled"""
     preset: str = "default"
     """tiny, default or large"""
-    start: Path | None = None
-    """warm start from this checkpoint folder"""
+    warm_start: Path | None = None
+    """checkpoint folder whose weights training begins with"""
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=20_000))
     recall: RecallMixture = field(default_factory=RecallMixture)
     own_frames: SelfRolloutSettings = field(default_factory=SelfRolloutSettings)
@@ -239,7 +239,7 @@ def train_model(settings: ModelTraining) -> None:
     episodes, validation = everything.split(settings.validation_episodes)
     torch.manual_seed(settings.seed)
     model = WorldTransformer.of(sizes.transformer)
-    start_weights(model, "transformer", settings.start)
+    start_weights(model, "transformer", settings.warm_start)
     model.to(processes.device)
     processes.same_start(model)
     recall = BatchRecall(
