@@ -112,7 +112,7 @@ TRAIN = "--preset tiny --device cpu --workers 1 --loop.steps 48"
         (f"{HEADLESS} checkpoint --out empty", "'empty' is no video name", "end it with .mp4 or .gif"),
         (f"{HEADLESS} checkpoint --record file", "file", "give another path"),
         ("worldsim evaluate drift --checkpoint checkpoint --data empty --out o", "empty holds no", "run worldsim record"),
-        ("worldsim evaluate replay --data file", "file is not a folder", "run worldsim record"),
+        ("worldsim evaluate replay file", "file is not a folder", "run worldsim record"),
         ("worldsim evaluate revisits --checkpoint file --data data --out o", "file is not a check", "train one"),
         ("worldsim evaluate autoencoder --checkpoint checkpoint --data data --out file --frames 4", "file", "give another"),
         (f"worldsim train autoencoder --data empty --out o {TRAIN}", "empty holds no", "run worldsim record"),

@@ -115,7 +115,7 @@ COMMANDS = (
 SUMMARY = "Record real worlds, train a world model on them, and measure how well it remembers."
 
 
-def evaluate_replay(data: Path, workers: int | None = None) -> None:
+def evaluate_replay(data: tyro.conf.Positional[Path], workers: int | None = None) -> None:
     """Replay recorded episodes in the engine: every frame and pose must come out the same, bit for bit.
 
     The exit code is 1 if anything differs.
