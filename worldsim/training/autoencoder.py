@@ -47,8 +47,6 @@ class AutoencoderTraining:
     """noise on the raw latents, so that the decoder forgives the world model's small errors"""
     edge_weight: float = 0.5
     """weight of the differences between neighbouring pixels: sharpness"""
-    texture_weight: float = 0.005
-    """weight of the energy of fine texture, compared patch by patch: without it the decoder paints noise away"""
     half_scale_weight: float = 0.1
     """weight of decoding half-size latents to half-size frames (EQ-VAE, Kouzelis et al. 2025): smoother latents"""
     adversarial_weight: float = 0.1
@@ -89,20 +87,9 @@ def autoencoder_loss(
     squared = error.square().mean()
     edges = _edges(error).abs().mean() if settings.edge_weight else 0.0
     half = model.tiny.decoder(functional.avg_pool2d(raw, 2)).float() - functional.avg_pool2d(truth, 2)
-    texture = (_texture(made) - _texture(truth)).abs().mean()
     loss = squared + 0.2 * error.abs().mean() + settings.edge_weight * 0.2 * edges
-    loss = loss + settings.texture_weight * texture
     loss = loss + settings.half_scale_weight * half.square().mean() + 1e-4 * raw.square().mean()
     return loss, made
-
-
-def _texture(
-    image: Float[Tensor, "batch 3 height width"],
-) -> Float[Tensor, "batch 1 patch_height patch_width"]:
-    """Logarithm of the mean squared gradient of every 8 × 8 patch."""
-    across = (image[..., :-1, 1:] - image[..., :-1, :-1]).square()
-    down = (image[..., 1:, :-1] - image[..., :-1, :-1]).square()
-    return torch.log(functional.avg_pool2d((across + down).mean(1, keepdim=True), 8, ceil_mode=True) + 1e-3)
 
 
 def _edges(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " difference"]:
