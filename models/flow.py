@@ -17,7 +17,7 @@ class FlowSettings:
 
     shift: float = 2.0
     """sigma = shift u / (1 + (shift − 1) u): above 1, more weight on high noise (Esser et al. 2024, eq. 23)"""
-    denoising_steps: int = 4
+    denoising_steps: int = 8
     """Euler steps a section at play"""
 
 

@@ -58,7 +58,6 @@ def large() -> Preset:
         transformer=TransformerSettings(
             schedule="td_f16k4f8k2f4k1_r8k1_g1", width=768, layers=16, heads=12, mlp_ratio=4, action_width=128
         ),
-        flow=FlowSettings(denoising_steps=8),
     )
 
 
