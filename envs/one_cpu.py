@@ -1,6 +1,5 @@
 """Two processes that take turns, kept on one CPU."""
 
-import fcntl
 import os
 import sys
 import tempfile
@@ -30,6 +29,8 @@ def on_one_cpu(pid: int | None) -> Iterator[None]:
 
 def _claim_cpu(allowed: set[int], stack: ExitStack) -> int | None:
     """Return a CPU of `allowed` that is claimed until the stack unwinds or this process ends; None if all are."""
+    import fcntl  # Windows has none, and never comes here
+
     now = int(Path("/proc/thread-self/stat").read_text().rpartition(")")[2].split()[36])
     for cpu in sorted(allowed, key=lambda cpu: cpu != now):  # the kernel has put this thread on an idle one
         with suppress(OSError):  # held by another pair, or the file is another user's
