@@ -265,3 +265,14 @@ def test_collapse_is_found():
     ends_flat[10:] = 0.01
     begins_flat[:10] = 0.01
     assert has_collapsed(np.stack([ends_flat, begins_flat]), real).tolist() == [True, False]
+
+
+def test_reports_name_the_denoising_steps(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """Left to the checkpoint, they were given as "None"; a report must say what its figures were made with."""
+    (tmp_path / "revisits").mkdir()
+    run_revisits(
+        revisit_settings(checkpoint, data, tmp_path / "revisits", denoising_steps=None, modes=("off",))
+    )
+    run_drift(drift_settings(checkpoint, data, tmp_path / "drift", denoising_steps=None))
+    for report in (tmp_path / "revisits" / "revisits.md", tmp_path / "drift" / "drift.md"):
+        assert "2 denoising steps" in report.read_text()

@@ -1,5 +1,6 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def run_drift(settings: DriftEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
+    settings = dataclasses.replace(
+        settings, denoising_steps=settings.denoising_steps or models.flow.denoising_steps
+    )
     check_horizon(settings.frames, models.schedule.section)
     starts = choose_starts(held_out, settings)
     stops: dict[int, int] = {}

@@ -81,6 +81,9 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
+    settings = dataclasses.replace(
+        settings, denoising_steps=settings.denoising_steps or models.flow.denoising_steps
+    )
     check_horizon(settings.horizon, models.schedule.section)
     starts = choose_starts(settings, held_out, models.schedule.recent_frames)
     run = fingerprint(settings.checkpoint, settings.data, settings.identity)
