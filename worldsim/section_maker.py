@@ -18,21 +18,18 @@ class SectionMaker:
         self.models, self.flow = models, flow
         self._pack = Graphed(models.transformer.pack)
         self.encode = Graphed(models.transformer.encode_history)
-        self._sample = Graphed(self._denoise)
+        self.sample = Graphed(self._denoise)
 
     def pack(self, history: History) -> Pack:
         """The packed context. A CPU saves the work on absent tokens; a graph's shapes must not change with them."""
         pack = self._pack(history)
         return pack if self.models.device.type == "cuda" else pack.without_absent()
 
-    def sample(
+    def _denoise(
         self,
         noise: Float[Tensor, "batch section channel height width"],
         actions: Int[Tensor, "batch step factor"],
         cache: HistoryCache,
     ) -> Float[Tensor, "batch section channel height width"]:
         """Clean latents of the section from noise."""
-        return self._sample(noise, actions, cache)
-
-    def _denoise(self, noise: Tensor, actions: Tensor, cache: HistoryCache) -> Tensor:
         return sample(self.models.transformer, noise, actions, cache, self.flow)

@@ -1,7 +1,6 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.held_out import HeldOut, decode
 from worldsim.evaluation.reports import settings_text, write_json, write_text
-from worldsim.evaluation.rollouts import Beginning, check_horizon, describe, roll_out
+from worldsim.evaluation.rollouts import Beginning, check_horizon, denoising_steps, describe, roll_out
 from worldsim.recall import MemoryMode
 
 METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
@@ -66,9 +65,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = dataclasses.replace(
-        settings, denoising_steps=settings.denoising_steps or models.flow.denoising_steps
-    )
+    settings = replace(settings, denoising_steps=denoising_steps(settings.denoising_steps, models))
     check_horizon(settings.frames, models.schedule.section)
     starts = choose_starts(held_out, settings)
     stops: dict[int, int] = {}

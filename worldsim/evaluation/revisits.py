@@ -1,10 +1,9 @@
 """Are visited places rebuilt? Rollouts over revisits under every memory mode, the same weights and the same noise."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
-from worldsim.evaluation.rollouts import Beginning, Rollout, check_horizon, compare, roll_out
+from worldsim.evaluation.rollouts import Beginning, Rollout, check_horizon, compare, denoising_steps, roll_out
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
 
@@ -81,9 +80,7 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = dataclasses.replace(
-        settings, denoising_steps=settings.denoising_steps or models.flow.denoising_steps
-    )
+    settings = replace(settings, denoising_steps=denoising_steps(settings.denoising_steps, models))
     check_horizon(settings.horizon, models.schedule.section)
     starts = choose_starts(settings, held_out, models.schedule.recent_frames)
     run = fingerprint(settings.checkpoint, settings.data, settings.identity)
@@ -184,7 +181,7 @@ def score_batch(
     for name, frames in made.items():
         figures = compare(frames.flatten(0, 1), truth.flatten(0, 1), models.device)
         for index, start in enumerate(starts):
-            row: dict = {**dataclasses.asdict(start), "mode": name}
+            row: dict = {**asdict(start), "mode": name}
             for figure, values in figures.items():
                 row[figure] = values.reshape(len(starts), -1)[index].round(7).tolist()
             if name in recalled:

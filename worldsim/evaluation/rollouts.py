@@ -65,6 +65,11 @@ class Rollout:
         return truth_u8[number] if number < step else self.frames_u8[number - step]
 
 
+def denoising_steps(asked: int | None, models: WorldModels) -> int:
+    """The Euler steps a rollout takes: what was asked for, or else what the checkpoint says."""
+    return models.flow.denoising_steps if asked is None else asked
+
+
 def check_horizon(horizon: int, section: int) -> None:
     """ValueError unless `horizon` frames are a whole number of sections."""
     if horizon < 1 or horizon % section:
