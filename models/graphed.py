@@ -10,12 +10,13 @@ from torch.utils import _pytree as pytree
 
 from models.history import History
 from models.packer import Pack
+from models.rotary import Phases
 from models.transformer import HistoryCache
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-for _type in (History, Pack, HistoryCache):
+for _type in (History, Phases, Pack, HistoryCache):
     torch.export.register_dataclass(_type)
 
 

@@ -21,6 +21,11 @@ class History:
     recalled_present: Bool[Tensor, "batch recalled"]
     recalled_ages: Int[Tensor, "batch recalled"]
     """frames between the recalled frame and the section"""
+    recent_poses: Float[Tensor, "batch recent 3"]
+    """estimated x, y in units of the game and heading in degrees that each frame was seen from; anything if absent"""
+    recalled_poses: Float[Tensor, "batch recalled 3"]
+    section_poses: Float[Tensor, "batch section 3"]
+    """where the frames of the section are expected to be seen from"""
     sigma: Float[Tensor, " batch"]
     """noise level of all history latents, 0 clean … 1 pure noise"""
 

@@ -10,32 +10,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.history import History
-from models.rotary import pad_to_multiple, pooled_phases
+from models.rotary import Phases, pad_to_multiple, pooled_phases
 from models.schedule import Kernel, Schedule
+from models.viewpoint import MoveEmbedding, relative_poses
 
 _AGE_FREQUENCIES = 16
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Tokens of a history, the mask of those that exist, and their rotary phases (the same for the whole batch)."""
+    """Tokens of a history, the mask of those that exist, their rotary phases, and what the section needs of it."""
 
     tokens: Float[Tensor, "batch token width"]
     present: Bool[Tensor, "batch token"] | None
     """None: every token is present"""
-    cos: Float[Tensor, "token half"]
-    sin: Float[Tensor, "token half"]
+    phases: Phases
     newest: Float[Tensor, "batch channel rows cols"]
     """the history's newest latent"""
+    section_phases: Phases
+    """of the section's own tokens"""
+    steer: Float[Tensor, "batch section width"] | None = None
+    """how the view moves from the newest frame to each frame of the section; None where the model is not told"""
 
     def without_absent(self) -> "Pack":
         """For a batch of one: leave absent tokens out, so that attention needs no mask."""
         if self.present is None or len(self.tokens) != 1:
             return self
         keep = self.present[0]
-        return replace(
-            self, tokens=self.tokens[:, keep], present=None, cos=self.cos[keep], sin=self.sin[keep]
-        )
+        return replace(self, tokens=self.tokens[:, keep], present=None, phases=self.phases.kept(keep))
 
 
 class LatentPatchifier(nn.Module):
@@ -119,11 +121,21 @@ class HistoryPacker(nn.Module):
         parts.append(pooled_phases(slots, rows, cols, head_dim, (1, 1, 1)))
         return torch.cat([cos for cos, _ in parts]), torch.cat([sin for _, sin in parts])
 
-    def forward(self, history: History, action_vectors: Float[Tensor, "batch recent action_width"]) -> Pack:
+    def forward(
+        self,
+        history: History,
+        action_vectors: Float[Tensor, "batch recent action_width"],
+        moves: MoveEmbedding | None,
+    ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
+        """Tokens and which of them exist; `moves` tells where they were seen from."""
         tokens, present, start = [], [], 0
+        origin = history.section_poses[:, 0]
+        recent_poses = relative_poses(history.recent_poses, origin)
         for i, level in enumerate(self.schedule.recent):
             part = slice(start, start + level.frames)
             groups = self.levels[i](history.recent[:, part]) + self.level_embedding[i]
+            if moves is not None:
+                groups = groups + moves.of_groups(recent_poses[:, part], level.kernel.frames).unsqueeze(2)
             actions = action_vectors[:, part].unflatten(1, (level.groups, level.kernel.frames)).flatten(2)
             groups = groups + self.actions[i](actions).unsqueeze(2)
             whole = history.recent_present[:, part].unflatten(1, (level.groups, level.kernel.frames)).all(2)
@@ -132,15 +144,12 @@ class HistoryPacker(nn.Module):
             start += level.frames
         recalled = self.recalled(history.recalled) + self.level_embedding[-1]
         recalled = recalled + self.age(age_features(history.recalled_ages).to(recalled.dtype)).unsqueeze(2)
+        if moves is not None:
+            relative = relative_poses(history.recalled_poses, origin)
+            recalled = recalled + moves.of_groups(relative, 1).unsqueeze(2)
         tokens.append(recalled.flatten(1, 2))
         present.append(history.recalled_present.repeat_interleave(recalled.shape[2], dim=1))
-        return Pack(
-            tokens=torch.cat(tokens, 1),
-            present=torch.cat(present, 1),
-            cos=self.cos,
-            sin=self.sin,
-            newest=history.recent[:, -1],
-        )
+        return torch.cat(tokens, 1), torch.cat(present, 1)
 
 
 def age_features(ages: Int[Tensor, "batch recalled"]) -> Float[Tensor, "batch recalled feature"]:

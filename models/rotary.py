@@ -1,11 +1,49 @@
 """Rotary phases over (time, row, column), pooled for compressed tokens (FramePack, section 3.1)."""
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 THETA = 256.0  # as HunyuanVideo: axes are short, so low frequencies would be wasted
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Rotary phases of tokens: one set for most heads, one for the last heads, which know directions of the world."""
+
+    cos: Float[Tensor, "token half"]
+    sin: Float[Tensor, "token half"]
+    world_cos: Float[Tensor, "batch token half"] | None = None
+    """differs from world to world; None where no head has it"""
+    world_sin: Float[Tensor, "batch token half"] | None = None
+
+    def rotate(
+        self, x: Float[Tensor, "batch head token dim"], world_heads: int
+    ) -> Float[Tensor, "batch head token dim"]:
+        """Turn queries or keys; the last `world_heads` heads by the phases of the world."""
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        if self.world_cos is None or self.world_sin is None:
+            return rotate(x, cos, sin)
+        plain = rotate(x[:, :-world_heads], cos, sin)
+        world_cos, world_sin = self.world_cos[:, None].to(x.dtype), self.world_sin[:, None].to(x.dtype)
+        return torch.cat((plain, rotate(x[:, -world_heads:], world_cos, world_sin)), 1)
+
+    def kept(self, keep: Bool[Tensor, " token"]) -> "Phases":
+        """Those of some tokens."""
+        world = (self.world_cos, self.world_sin)
+        cos, sin = (None if each is None else each[:, keep] for each in world)
+        return Phases(cos=self.cos[keep], sin=self.sin[keep], world_cos=cos, world_sin=sin)
+
+    def repeated(self, times: int) -> "Phases":
+        """Those of several equal sections, one after the other."""
+        world = (self.world_cos, self.world_sin)
+        cos, sin = (None if each is None else each.repeat(1, times, 1) for each in world)
+        return Phases(
+            cos=self.cos.repeat(times, 1), sin=self.sin.repeat(times, 1), world_cos=cos, world_sin=sin
+        )
 
 
 def axis_split(head_dim: int) -> tuple[int, int, int]:
@@ -55,8 +93,8 @@ def pad_to_multiple(
 
 def rotate(
     x: Float[Tensor, "batch head token dim"],
-    cos: Float[Tensor, "token half"],
-    sin: Float[Tensor, "token half"],
+    cos: Float[Tensor, "*world token half"],
+    sin: Float[Tensor, "*world token half"],
 ) -> Float[Tensor, "batch head token dim"]:
     """Turn channel i against channel i + dim/2 by the token's angle."""
     first, second = x.chunk(2, dim=-1)

@@ -5,7 +5,8 @@ once a section and every denoising step runs on the section's few tokens. In tra
 noise draws of the same target.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -14,11 +15,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.block import Block
 from models.history import History
 from models.packer import ActionEmbedding, HistoryPacker, LatentPatchifier, Pack, pad_actions, unpatchify
 from models.refiner import Refiner
-from models.rotary import pooled_phases, rotate
+from models.rotary import Phases, pooled_phases
 from models.schedule import Kernel, Schedule
+from models.viewpoint import MoveEmbedding, relative_poses
+from models.world_phases import WorldPhases
 
 SIGMA_FEATURES = 128
 
@@ -43,6 +47,12 @@ class TransformerSettings:
     """channels of the convolutions behind the transformer; 0 leaves them out"""
     action_window: int = 8
     """how many of the newest actions, the coming one included, condition each target frame (the player has inertia)"""
+    world_heads: int = 3
+    """heads whose rotary phases tell directions of the world instead of columns of the view"""
+    told_moves: bool = True
+    """tell the model where each frame was seen from"""
+    view_deg: float = 90.0
+    """how wide the view is"""
 
 
 @dataclass(frozen=True)
@@ -55,58 +65,25 @@ class HistoryCache:
     sigma: Float[Tensor, " batch"]
     newest: Float[Tensor, "batch channel rows cols"]
     """the history's newest latent"""
+    section_phases: Phases
+    steer: Float[Tensor, "batch section width"] | None
+    """as in `Pack`"""
 
+    def newest_rows(self, count: int) -> "HistoryCache":
+        """Of the last `count` histories of the batch, without gradients."""
 
-class HeadNorm(nn.Module):
-    """RMSNorm (Zhang and Sennrich 2019) of queries and keys whose gain may be of another dtype than they are."""
+        def part(value: Any) -> Any:
+            return value[-count:].detach() if isinstance(value, Tensor) else value
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        return functional.rms_norm(x, self.weight.shape) * self.weight
-
-
-class Block(nn.Module):
-    """Attention and feed-forward with adaptive layer norm (DiT, Peebles and Xie 2023; shared as in PixArt-α)."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_norm = HeadNorm(width // heads)
-        self.key_norm = HeadNorm(width // heads)
-        self.out = nn.Linear(width, width, bias=False)
-        self.up = nn.Linear(width, mlp_ratio * width)
-        self.down = nn.Linear(mlp_ratio * width, width)
-        self.table = nn.Parameter(torch.zeros(6, width))
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch frame token width"],
-        modulation: Float[Tensor, "batch frame six width"],
-        cos: Float[Tensor, "tokens half"],
-        sin: Float[Tensor, "tokens half"],
-        cached: tuple[Tensor, Tensor] | None,
-        mask: Bool[Tensor, "batch #head #query key"] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the new tokens and this layer's keys and values of `x` (without the cached ones)."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.table).unsqueeze(3).unbind(2)
-        width = x.shape[-1]
-        normed = functional.layer_norm(x, (width,)) * (1 + scale_a) + shift_a
-        qkv = self.qkv(normed.flatten(1, 2)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        query = rotate(self.query_norm(query), cos.to(query.dtype), sin.to(query.dtype)).to(value.dtype)
-        key = rotate(self.key_norm(key), cos.to(key.dtype), sin.to(key.dtype)).to(value.dtype)
-        keys, values = key, value
-        if cached is not None:
-            keys, values = torch.cat((cached[0], key), 2), torch.cat((cached[1], value), 2)
-        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        attended = self.out(attended.transpose(1, 2).flatten(2)).view_as(x)
-        x = x + gate_a * attended
-        normed = functional.layer_norm(x, (width,)) * (1 + scale_m) + shift_m
-        return x + gate_m * self.down(functional.gelu(self.up(normed), approximate="tanh")), key, value
+        phases = self.section_phases
+        world = {name: part(getattr(phases, name)) for name in ("world_cos", "world_sin")}
+        rest = {name: part(getattr(self, name)) for name in ("present", "sigma", "newest", "steer")}
+        return HistoryCache(
+            keys=[part(key) for key in self.keys],
+            values=[part(value) for value in self.values],
+            section_phases=replace(phases, **world),
+            **rest,
+        )
 
 
 class WorldTransformer(ModelMixin, ConfigMixin):
@@ -129,8 +106,13 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         action_width: int = 64,
         action_window: int = 8,
         refiner_channels: int = 0,
+        world_heads: int = 0,
+        told_moves: bool = False,
+        view_deg: float = 90.0,
     ) -> None:
         super().__init__()
+        if not 0 <= world_heads < heads:
+            raise ValueError(f"{world_heads} world heads of {heads} heads; leave at least one to the view")
         self.schedule = Schedule.parse(schedule)
         self.rows, self.cols = Kernel.of_rate(1).token_grid(latent_height, latent_width)
         head_dim = width // heads
@@ -139,7 +121,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
             self.schedule, latent_channels, latent_height, latent_width, width, head_dim, action_width
         )
         self.patchify = LatentPatchifier(latent_channels, Kernel.of_rate(1), width)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, world_heads) for _ in range(layers))
         self.sigma_mlp = _mlp(SIGMA_FEATURES, width)
         self.history_sigma_mlp = _mlp(SIGMA_FEATURES, width)
         self.action_mlp = _mlp(action_window * action_width, width)
@@ -155,6 +137,10 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         cos, sin = pooled_phases(times, self.rows, self.cols, head_dim, (1, 1, 1))
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        self.moves = MoveEmbedding(width) if told_moves else None
+        self.world_phases = (
+            WorldPhases(self.schedule, self.rows, self.cols, head_dim, view_deg) if world_heads else None
+        )
 
     @classmethod
     def of(cls, settings: TransformerSettings) -> "WorldTransformer":
@@ -162,7 +148,33 @@ class WorldTransformer(ModelMixin, ConfigMixin):
 
     def pack(self, history: History) -> Pack:
         """FramePack: the fixed-length context of a history, whatever its length."""
-        return self.packer(history, self.action_embedding(history.recent_actions))
+        tokens, present = self.packer(history, self.action_embedding(history.recent_actions), self.moves)
+        phases, section_phases = self._phases(history)
+        newest = history.recent_poses[:, -1:]
+        steer = None
+        if self.moves is not None:
+            from_each = [
+                relative_poses(newest, history.section_poses[:, i]) for i in range(self.schedule.section)
+            ]
+            steer = self.moves.of_section(torch.cat(from_each, 1))
+        return Pack(
+            tokens=tokens, present=present, phases=phases, newest=history.recent[:, -1],
+            section_phases=section_phases, steer=steer,
+        )  # fmt: skip
+
+    def _phases(self, history: History) -> tuple[Phases, Phases]:
+        """Rotary phases of the history's tokens and of the section's."""
+        packer, section = self.packer, (self.cos, self.sin)
+        if self.world_phases is None:
+            return Phases(cos=packer.cos, sin=packer.sin), Phases(cos=self.cos, sin=self.sin)
+        origin = history.section_poses[:, :1, 2]
+        recent, recalled = history.recent_poses[..., 2] - origin, history.recalled_poses[..., 2] - origin
+        cos, sin = self.world_phases.history(recent, recalled, packer.cos, packer.sin)
+        own_cos, own_sin = self.world_phases.section(history.section_poses[..., 2] - origin, *section)
+        return (
+            Phases(cos=packer.cos, sin=packer.sin, world_cos=cos, world_sin=sin),
+            Phases(cos=self.cos, sin=self.sin, world_cos=own_cos, world_sin=own_sin),
+        )
 
     def encode_history(self, pack: Pack, sigma: Float[Tensor, " batch"]) -> HistoryCache:
         """Keys and values of the history; `sigma` is the noise level of its latents. Once a section."""
@@ -171,10 +183,13 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         mask = None if pack.present is None else pack.present[:, None, None]
         x, keys, values = pack.tokens[:, None], [], []
         for block in self.blocks:
-            x, key, value = block(x, modulation, pack.cos, pack.sin, None, mask)
+            x, key, value = block(x, modulation, pack.phases, None, mask)
             keys.append(key)
             values.append(value)
-        return HistoryCache(keys=keys, values=values, present=pack.present, sigma=sigma, newest=pack.newest)
+        return HistoryCache(
+            keys=keys, values=values, present=pack.present, sigma=sigma, newest=pack.newest,
+            section_phases=pack.section_phases, steer=pack.steer,
+        )  # fmt: skip
 
     def denoise(
         self,
@@ -199,12 +214,12 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         """`denoise` for several noise draws of the same section: all look at one history, none at another draw."""
         draws = noisy.shape[1]
         x = self.patchify(noisy.flatten(1, 2))
-        condition = self._condition(sigma, cache.sigma, actions)
+        condition = self._condition(sigma, cache, actions)
         modulation = self._modulate(condition)
-        cos, sin = self.cos.repeat(draws, 1), self.sin.repeat(draws, 1)
+        phases = cache.section_phases.repeated(draws)
         mask = self._mask(cache, draws)
         for block, key, value in zip(self.blocks, cache.keys, cache.values, strict=True):
-            x, _, _ = block(x, modulation, cos, sin, (key, value), mask)
+            x, _, _ = block(x, modulation, phases, (key, value), mask)
         shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
         x = functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
         velocity = unpatchify(self.final(x), noisy.shape[3], self.rows, self.cols)
@@ -240,16 +255,17 @@ class WorldTransformer(ModelMixin, ConfigMixin):
     def _condition(
         self,
         sigma: Float[Tensor, "batch draw"],
-        history_sigma: Float[Tensor, " batch"],
+        cache: HistoryCache,
         actions: Int[Tensor, "batch step factor"],
     ) -> Float[Tensor, "batch frame width"]:
-        """One vector a target frame of every draw: noise levels and the actions up to that frame."""
+        """One vector a target frame of every draw: noise levels, the actions up to that frame, the move to it."""
         section, window = self.schedule.section, self.config.action_window
         vectors = self.action_embedding(pad_actions(actions, window + section - 1))
         windows = vectors.unfold(1, window, 1).transpose(2, 3).flatten(2)
         levels = self.sigma_mlp(sigma_features(sigma.flatten()).to(self.dtype)).unflatten(0, sigma.shape)
-        told = self.history_sigma_mlp(sigma_features(history_sigma).to(self.dtype))
-        frames = told[:, None, None] + levels[:, :, None] + self.action_mlp(windows)[:, None]
+        told = self.history_sigma_mlp(sigma_features(cache.sigma).to(self.dtype))
+        steered = self.action_mlp(windows) if cache.steer is None else self.action_mlp(windows) + cache.steer
+        frames = told[:, None, None] + levels[:, :, None] + steered[:, None]
         return frames.flatten(1, 2)
 
     def _modulate(

@@ -4,10 +4,11 @@ from retrieval.coverage import coverage_at_k, coverage_loss, recall_at_k
 from retrieval.descriptor import (
     LearnedDescriptor,
     LearnedDescriptorSettings,
-    PooledDescriptor,
-    PooledDescriptorSettings,
 )
 from retrieval.hybrid_index import HybridIndex, HybridIndexSettings
+from retrieval.motion import Motion, fit_motion
+from retrieval.odometer import Odometer, OdometerSettings, Whereabouts
+from retrieval.place import PlaceSettings, place_keys, place_queries
 from retrieval.similarity import exponential_time, gaussian_time, hybrid, latent_cosine, paper_hybrid
 from retrieval.spread import candidates_needed, spread
 
@@ -16,16 +17,22 @@ __all__ = [
     "HybridIndexSettings",
     "LearnedDescriptor",
     "LearnedDescriptorSettings",
-    "PooledDescriptor",
-    "PooledDescriptorSettings",
+    "Motion",
+    "Odometer",
+    "OdometerSettings",
+    "PlaceSettings",
+    "Whereabouts",
     "candidates_needed",
     "coverage_at_k",
     "coverage_loss",
     "exponential_time",
+    "fit_motion",
     "gaussian_time",
     "hybrid",
     "latent_cosine",
     "paper_hybrid",
+    "place_keys",
+    "place_queries",
     "recall_at_k",
     "spread",
 ]

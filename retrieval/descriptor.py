@@ -13,54 +13,6 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class PooledDescriptorSettings:
-    channels: int
-    """Channels of a latent."""
-    rows: int = 3
-    """Rows that the latent is pooled to."""
-    cols: int = 4
-    """Columns that the latent is pooled to."""
-
-
-class PooledDescriptor(ModelMixin, ConfigMixin):
-    """A latent average-pooled to rows × cols, centred on the mean of `fit`, normalised: the baseline.
-
-    It has no queries of its own: its query is the key of an estimate of the coming view (the last frame, a
-    draft).
-    """
-
-    @register_to_config
-    def __init__(self, channels: int, rows: int = 3, cols: int = 4):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels, rows, cols))
-
-    @classmethod
-    def from_settings(cls, settings: PooledDescriptorSettings) -> "PooledDescriptor":
-        return cls(**asdict(settings))
-
-    @property
-    def dim(self) -> int:
-        """Length of a key."""
-        return self.mean.numel()
-
-    def pool(
-        self, latents: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel rows cols"]:
-        return F.adaptive_avg_pool2d(latents.float(), tuple(self.mean.shape[1:]))
-
-    @torch.no_grad()
-    def fit(self, latents: Float[Tensor, "batch channel height width"]) -> None:
-        """Set the mean that `keys` subtracts to that of these latents."""
-        if len(latents) == 0:
-            raise ValueError("0 latents given to fit the pooled descriptor's mean; give at least one")
-        self.mean.copy_(self.pool(latents).mean(0))
-
-    def keys(self, latents: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch dim"]:
-        """float32 unit vectors; a latent equal to the mean gives zeros."""
-        return F.normalize((self.pool(latents) - self.mean.float()).flatten(1), dim=1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class LearnedDescriptorSettings:
     channels: int
     """Channels of a latent."""

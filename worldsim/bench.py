@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from torch import nn
 from tqdm import trange
 
+from retrieval.place import PLACE_COLUMNS
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models
 from worldsim.checkpoint import COMPONENTS, WorldModels, default_checkpoint, load_checkpoint
@@ -197,7 +198,8 @@ def fill_memory(world: World, frames: int, seed: int = 0) -> None:
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
         actions = torch.zeros(count, len(config.action_sizes), dtype=torch.int64)
         latents = torch.randn(count, *shape, generator=generator)
-        world.memory.append(latents.to(world.models.device), actions, keys)
+        poses = 1000 * torch.rand(count, 3, generator=generator)
+        world.memory.append(latents.to(world.models.device), actions, poses, keys)
 
 
 def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepReport:
@@ -283,9 +285,10 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def _bytes_a_frame(world: World) -> int:
-    """Latent and action; in the index a float32 key with its time column, and an int64 time."""
-    latents, actions = world.memory.latents([0]), world.memory.recent(1)[1]
-    return latents.nbytes + actions.nbytes + 4 * (world.models.descriptor.dim + 1) + 8
+    """Latent, action and pose; in the index a float32 key with its columns of place and time, and an int64 time."""
+    latents, actions, poses, _ = world.memory.recent(1)
+    columns = world.models.descriptor.dim + PLACE_COLUMNS + 1
+    return latents.nbytes + actions.nbytes + poses.nbytes + 4 * columns + 8
 
 
 def _plain(settings: StepBench) -> dict[str, Any]:

@@ -4,9 +4,12 @@ import torch
 
 from models.autoencoder import FrameAutoencoder
 from models.transformer import WorldTransformer
-from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
+from retrieval.descriptor import LearnedDescriptor
+from retrieval.motion import Motion
+from retrieval.odometer import Odometer
 from worldsim.action_space import ActionSpace
-from worldsim.checkpoint import Openings, WorldModels
+from worldsim.checkpoint import WorldModels
+from worldsim.openings import Openings
 from worldsim.presets import Preset
 
 
@@ -22,13 +25,13 @@ def build_models(preset: Preset, action_space: ActionSpace, seed: int = 0) -> Wo
         models = WorldModels(
             autoencoder=FrameAutoencoder.of(preset.autoencoder),
             descriptor=LearnedDescriptor.from_settings(preset.descriptor),
-            pooled=PooledDescriptor(channels=preset.autoencoder.latent_channels),
+            odometer=Odometer.of(preset.odometer, Motion.still(action_space.sizes)),
             transformer=WorldTransformer.of(preset.transformer),
             action_space=action_space,
             flow=preset.flow,
             recall=preset.recall,
         )
-    for part in (models.autoencoder, models.descriptor, models.pooled, models.transformer):
+    for part in (models.autoencoder, models.descriptor, models.odometer, models.transformer):
         part.eval().requires_grad_(False)
     return models
 

@@ -1,4 +1,4 @@
-"""A world model as a folder: world.json, autoencoder/, descriptor/, pooled/, transformer/, openings.safetensors."""
+"""A world model as a folder: world.json, autoencoder/, descriptor/, odometer/, transformer/, openings.safetensors."""
 
 import json
 import tempfile
@@ -12,35 +12,27 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from models.autoencoder import FrameAutoencoder
 from models.flow import FlowSettings
 from models.schedule import Schedule
 from models.transformer import WorldTransformer
-from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
+from retrieval.descriptor import LearnedDescriptor
+from retrieval.odometer import Odometer
 from worldsim.action_space import ActionSpace
 from worldsim.device import choose_device, choose_dtype
 from worldsim.files import read_json, write_json_atomic
+from worldsim.openings import Openings, load_openings, save_openings
 from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
-from worldsim.tensor_files import disk_errors, save_tensors
+from worldsim.tensor_files import disk_errors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMPONENTS: dict[str, type[ModelMixin]] = {
     "autoencoder": FrameAutoencoder,
     "descriptor": LearnedDescriptor,
-    "pooled": PooledDescriptor,
+    "odometer": Odometer,
     "transformer": WorldTransformer,
 }
-
-
-@dataclass(frozen=True)
-class Openings:
-    """First frames of worlds: latents `(opening, frame, channel, h, w)` and the actions between them."""
-
-    latents: Tensor
-    actions: Tensor
 
 
 @dataclass
@@ -49,7 +41,7 @@ class WorldModels:
 
     autoencoder: FrameAutoencoder
     descriptor: LearnedDescriptor
-    pooled: PooledDescriptor
+    odometer: Odometer
     transformer: WorldTransformer
     action_space: ActionSpace
     flow: FlowSettings = field(default_factory=FlowSettings)
@@ -166,13 +158,14 @@ def check_parts_fit(models: WorldModels, folder: Path) -> None:
     config, openings = models.transformer.config, models.openings
     shape = (config.latent_channels, config.latent_height, config.latent_width)
     sizes, factors = tuple(config.action_sizes), len(config.action_sizes)
-    described = models.descriptor.config
+    described, moved = models.descriptor.config, models.odometer.config
     agreements: list[tuple[str, str, Any, Any]] = [
         ("world.json", "actions", models.action_space.sizes, sizes),
         ("autoencoder", "latent channels", models.autoencoder.config.latent_channels, shape[0]),
-        ("pooled", "latent channels", models.pooled.config.channels, shape[0]),
         ("descriptor", "latents", (described.channels, described.height, described.width), shape),
         ("descriptor", "actions", tuple(described.factor_sizes), sizes),
+        ("odometer", "latents", (moved.channels, moved.height, moved.width), shape),
+        ("odometer", "actions", models.odometer.motion.sizes, sizes),
         ("descriptor", "window", described.window, len(WINDOW_AGES)),
         ("descriptor", "steps", described.steps, ACTION_STEPS + models.schedule.section),
     ]
@@ -232,24 +225,3 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
             f"{path} does not fit this version (weight {odd}); use the version that wrote it, or train again"
         )
     return model
-
-
-def save_openings(openings: Openings, folder: Path) -> None:
-    """Write openings.safetensors (float16 latents)."""
-    content = {
-        "latents": openings.latents.half().contiguous().cpu(),
-        "actions": openings.actions.to(torch.uint8).contiguous().cpu(),
-    }
-    save_tensors(folder / "openings.safetensors", content)
-
-
-def load_openings(folder: Path) -> Openings | None:
-    """The openings of a checkpoint, or None where it has none."""
-    path = folder / "openings.safetensors"
-    if not path.is_file():
-        return None
-    try:
-        content = load_file(path)
-        return Openings(latents=content["latents"].float(), actions=content["actions"].long())
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is torn; restore it") from error

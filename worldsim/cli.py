@@ -68,9 +68,14 @@ COMMANDS = (
         "second: what the memory recognises places by",
     ),
     Command(
+        ("train", "odometer"),
+        "worldsim.training.odometer:train_odometer",
+        "third: where frames were seen from, told by actions and views",
+    ),
+    Command(
         ("train", "model"),
         "worldsim.training.model:train_model",
-        "third: the transformer that makes the frames",
+        "fourth: the transformer that makes the frames",
     ),
     Command(
         ("demo",),

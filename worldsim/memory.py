@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from retrieval.hybrid_index import HybridIndex, HybridIndexSettings
+from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
+from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
 from retrieval.spread import candidates_needed, spread
-from worldsim.recall import MEMORY_MODES, MemoryMode, RecallSettings
+from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Recalled:
 
 
 class Memory:
-    """Latents, actions and descriptor keys of one world, oldest first; recall by the mode chosen.
+    """Latents, actions, estimated poses and keys of one world, oldest first; recall by the mode chosen.
 
+    A key is a descriptor's and, beside it, where the frame was seen from (`place_keys`): one search ranks by both.
     Nothing is ever overwritten or dropped: cost of a recall is one index search, however old the world.
     """
 
@@ -45,11 +47,15 @@ class Memory:
         self.settings = settings
         self._index = HybridIndex(
             HybridIndexSettings(
-                dim=key_dim, time_weight=settings.time_weight, time_constant=settings.time_constant
+                dim=key_dim + PLACE_COLUMNS,
+                time_weight=settings.time_weight,
+                time_constant=settings.time_constant,
             )
         )
+        self._key_dim = key_dim
         self._latents = torch.zeros(256, *latent_shape, dtype=torch.float16, device=device)
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
+        self._poses = torch.zeros(256, 3, device=device)
         self._length = 0
         self._random = np.random.default_rng(seed)
 
@@ -58,25 +64,47 @@ class Memory:
 
     @property
     def needs_query(self) -> bool:
-        """Whether recall looks at a query at all."""
-        return self.mode in ("cosine", "hybrid", "oracle")
+        """Whether recall looks at a descriptor's query."""
+        return self.mode in ("cosine", "hybrid")
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether frames are put into the index at all."""
+        return self.mode not in ("off", "random")
 
     def append(
         self,
         latents: Float[Tensor, "n channel height width"],
         actions: Int64[Tensor, "n factor"],
+        poses: Float[Tensor, "n 3"],
         keys: Float32[np.ndarray, "n dim"] | None,
+        true_poses: Float[Tensor, "n 3"] | None = None,
     ) -> None:
-        """Add frames. `keys` are their descriptors, None where the mode needs none (off, random)."""
+        """Add frames. `poses` are estimates (x, y, heading in degrees); the oracle's recall goes by the true ones.
+
+        `keys` are the frames' descriptors, None where the mode needs none (then zeros stand in the index).
+        """
         end = self._length + len(latents)
         while end > len(self._latents):
-            self._latents = torch.cat((self._latents, torch.zeros_like(self._latents)))
-            self._actions = torch.cat((self._actions, torch.zeros_like(self._actions)))
-        self._latents[self._length : end] = latents.to(self._latents.dtype)
-        self._actions[self._length : end] = actions.to(self._actions.device)
-        if keys is not None:
-            self._index.add(keys, np.arange(self._length, end, dtype=np.int64))
+            self._latents, self._actions, self._poses = (
+                torch.cat((kept, torch.zeros_like(kept)))
+                for kept in (self._latents, self._actions, self._poses)
+            )
+        part = slice(self._length, end)
+        self._latents[part] = latents.to(self._latents.dtype)
+        self._actions[part] = actions.to(self._actions.device)
+        self._poses[part] = poses.to(self._poses.device)
+        if self.needs_keys:
+            places = place_keys(poses if true_poses is None else true_poses, PLACE).cpu().numpy()
+            described = np.zeros((len(places), self._key_dim), np.float32) if keys is None else keys
+            self._index.add(
+                np.concatenate((described, places), 1), np.arange(self._length, end, dtype=np.int64)
+            )
         self._length = end
+
+    def poses(self, frames: Int64[np.ndarray, " n"] | list[int]) -> Float[Tensor, "n 3"]:
+        """Where the frames of those numbers were seen from, as estimated."""
+        return self._poses[torch.as_tensor(frames, dtype=torch.int64, device=self._poses.device)]
 
     def latents(self, frames: Int64[np.ndarray, " n"] | list[int]) -> Float[Tensor, "n channel height width"]:
         """Latents of the frames of those numbers."""
@@ -87,19 +115,29 @@ class Memory:
     ) -> tuple[
         Float[Tensor, "{count} channel height width"],
         Int64[Tensor, "{count} factor"],
+        Float[Tensor, "{count} 3"],
         Bool[Tensor, " {count}"],
     ]:
-        """The newest `count` latents, their actions and which exist, oldest first; zeros where the world is younger."""
+        """The newest `count` latents, their actions, poses and which exist, oldest first; zeros where there are none."""
         numbers = torch.arange(self._length - count, self._length, device=self._latents.device)
         present = numbers >= 0
         numbers = numbers.clamp(min=0)
         latents = self._latents[numbers] * present.view(-1, 1, 1, 1)
-        return latents, self._actions[numbers] * present[:, None], present
+        there = present[:, None]
+        return latents, self._actions[numbers] * there, self._poses[numbers] * there, present
 
     def recall(
-        self, query: Float32[np.ndarray, " dim"] | None, count: int, exclude_recent: int
+        self,
+        query: Float32[np.ndarray, " dim"] | None,
+        pose: Float[Tensor, "3"] | None,
+        count: int,
+        exclude_recent: int,
     ) -> list[Recalled]:
-        """Up to `count` frames for the section that comes next, best first, the newest `exclude_recent` left out."""
+        """Up to `count` frames for the section that comes next, best first, the newest `exclude_recent` left out.
+
+        `query` is what the coming view is expected to look like, `pose` where it is expected to be seen from (the
+        oracle's: is).
+        """
         older = self._length - exclude_recent
         if self.mode == "off" or older <= 0:
             return []
@@ -107,10 +145,8 @@ class Memory:
             chosen = self._random.choice(older, size=min(count, older), replace=False)
             return [Recalled(frame=int(i), age=self._length - int(i), score=0.0) for i in chosen]
         wanted = min(candidates_needed(count, self.settings.gap_frames), older)
-        if query is None:
-            query = np.zeros(self._index.settings.dim, np.float32)
-        mode = "cosine" if self.mode == "oracle" else self.mode
-        scores, ids = self._index.search(query[None], self._length, wanted, exclude_from=older, mode=mode)
+        whole, mode = self._query(query, pose)
+        scores, ids = self._index.search(whole[None], self._length, wanted, exclude_from=older, mode=mode)
         choice, real = spread(
             torch.from_numpy(scores),
             torch.from_numpy(ids),
@@ -123,3 +159,16 @@ class Memory:
             Recalled(frame=int(ids[0, i]), age=self._length - int(ids[0, i]), score=float(scores[0, i]))
             for i in picks
         ]
+
+    def _query(
+        self, query: Float32[np.ndarray, " dim"] | None, pose: Float[Tensor, "3"] | None
+    ) -> tuple[Float32[np.ndarray, " whole"], Mode]:
+        """The index's query of this mode, and whether time counts."""
+        whole = np.zeros(self._index.settings.dim, np.float32)
+        if query is not None and self.needs_query:
+            whole[: self._key_dim] = query
+        if pose is not None and self.mode in ("place", "hybrid", "oracle"):
+            place = hybrid_place(self.settings) if self.mode == "hybrid" else PLACE
+            whole[self._key_dim :] = place_queries(pose[None], place)[0].cpu().numpy()
+        modes: dict[MemoryMode, Mode] = {"time": "time", "hybrid": "hybrid"}
+        return whole, modes.get(self.mode, "cosine")

@@ -48,7 +48,7 @@ class NeuralWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if max_steps is not None and max_steps < 1:
             raise ValueError(f"max_steps {max_steps} is not at least 1; give None for endless episodes")
         if memory_mode == "oracle":
-            raise ValueError("memory mode 'oracle' needs the true coming views; it is for evaluation only")
+            raise ValueError("memory mode 'oracle' needs true poses; it is for evaluation only")
         if models is None:
             models = load_checkpoint(checkpoint or default_checkpoint(), device)
         elif checkpoint is not None:

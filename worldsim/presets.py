@@ -8,6 +8,7 @@ from models.flow import FlowSettings
 from models.schedule import Schedule
 from models.transformer import TransformerSettings
 from retrieval.descriptor import LearnedDescriptorSettings
+from retrieval.odometer import OdometerSettings
 from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
 
 
@@ -22,6 +23,7 @@ class Preset:
             channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1
         )
     )
+    odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
     flow: FlowSettings = field(default_factory=FlowSettings)
     recall: RecallSettings = field(default_factory=RecallSettings)
 
@@ -42,11 +44,19 @@ def tiny() -> Preset:
             latent_channels=4, channels=8, encoder_blocks=(1, 1, 1, 1), decoder_blocks=(1, 1, 1, 1)
         ),
         transformer=TransformerSettings(
-            latent_channels=4, width=32, layers=2, heads=2, mlp_ratio=2, action_width=8, refiner_channels=8
+            latent_channels=4,
+            width=32,
+            layers=2,
+            heads=2,
+            mlp_ratio=2,
+            action_width=8,
+            refiner_channels=8,
+            world_heads=1,
         ),
         descriptor=LearnedDescriptorSettings(
             channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8, head_channels=4, dim=16
         ),
+        odometer=OdometerSettings(channels=4, hidden=8, head_width=16),
         flow=FlowSettings(denoising_steps=2),
     )
 

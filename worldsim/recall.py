@@ -1,6 +1,6 @@
 """How the next section's query is put together and how past frames are scored: the same at play and in training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from models.packer import pad_actions
 from retrieval.descriptor import LearnedDescriptor
+from retrieval.place import PlaceSettings, place_keys, place_queries
 from retrieval.similarity import exponential_time, hybrid
 
-MemoryMode = Literal["off", "random", "cosine", "time", "hybrid", "oracle"]
-MEMORY_MODES: tuple[MemoryMode, ...] = ("off", "random", "cosine", "time", "hybrid", "oracle")
+MemoryMode = Literal["off", "random", "cosine", "time", "place", "hybrid", "oracle"]
+MEMORY_MODES: tuple[MemoryMode, ...] = ("off", "random", "cosine", "time", "place", "hybrid", "oracle")
 
 WINDOW_AGES = (1, 2, 4, 8)
 """ages of the recent latents that a query looks at, newest first"""
@@ -28,8 +29,16 @@ class RecallSettings:
     """λ_time: weight of the time term against a cosine of at most 1"""
     time_constant: float = 100.0
     """age in frames at which the time term has fallen to 1/e"""
+    heading_weight: float = 0.2
+    """cost of looking the other way, against a cosine of at most 1; see `PlaceSettings`"""
+    position_weight: float = 0.0
+    """cost of being elsewhere; worth as much as the odometer's positions are"""
     gap_frames: int = 6
     """recalled frames lie more than this many frames apart, so that they show several places"""
+
+
+PLACE = PlaceSettings()
+"""place and heading alone: what the modes place and oracle rank by"""
 
 
 def make_queries(
@@ -52,9 +61,26 @@ def score_all(
     keys: Float[Tensor, "batch n dim"],
     queries: Float[Tensor, "batch dim"],
     ages: Int[Tensor, "batch n"],
+    poses: Float[Tensor, "batch n 3"],
+    coming_pose: Float[Tensor, "batch 3"],
     settings: RecallSettings,
 ) -> Float[Tensor, "batch n"]:
     """The index's hybrid score of every past frame, for whole episodes at once (training)."""
+    near = score_places(poses, coming_pose, hybrid_place(settings))
     cosine = torch.einsum("bnd,bd->bn", keys.float(), queries.float())
     time = exponential_time(ages.flatten().clamp(min=0).float(), settings.time_constant)
-    return hybrid(cosine.flatten(), time, settings.time_weight).view_as(cosine)
+    scored = hybrid(cosine.flatten(), time, settings.time_weight).view_as(cosine)
+    return scored + near
+
+
+def hybrid_place(settings: RecallSettings) -> PlaceSettings:
+    """What place and heading count in the hybrid score."""
+    return replace(PLACE, heading_weight=settings.heading_weight, position_weight=settings.position_weight)
+
+
+def score_places(
+    poses: Float[Tensor, "batch n 3"], coming_pose: Float[Tensor, "batch 3"], settings: PlaceSettings
+) -> Float[Tensor, "batch n"]:
+    """How near each pose is to the coming one: 0 the same, lower the farther."""
+    keys = place_keys(poses.flatten(0, 1), settings).unflatten(0, poses.shape[:2])
+    return torch.einsum("bnc,bc->bn", keys, place_queries(coming_pose, settings))

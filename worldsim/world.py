@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, Integer, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
 from models.history import History
-from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
+from models.packer import pad_actions
+from retrieval.odometer import ACTIONS, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
 from worldsim.recall import MemoryMode, make_queries
@@ -22,7 +23,7 @@ class WorldSettings:
     """How a world is played; None takes what the checkpoint says."""
 
     memory_mode: MemoryMode = "hybrid"
-    """off, random, cosine, time, hybrid, or oracle (evaluation only: looks at the true coming view)"""
+    """off, random, cosine, time, place, hybrid, or oracle (evaluation only: recalls by true poses)"""
     denoising_steps: int | None = None
     """Euler steps a section; fewer are faster"""
 
@@ -53,21 +54,18 @@ class World:
 
     def _clear(self, seed: int) -> None:
         self.seed, self.steps = seed, 0
+        self.where = Whereabouts.origin(1, self.models.device)
+        """of the newest frame, in a world that begins at the origin, heading 0"""
         config = self.models.transformer.config
         self.memory = Memory(
             (config.latent_channels, config.latent_height, config.latent_width),
             len(config.action_sizes),
-            self._key_model.dim,
+            self.models.descriptor.dim,
             self.settings.memory_mode,
             self.models.recall,
             self.models.device,
             seed,
         )
-
-    @property
-    def _key_model(self) -> PooledDescriptor | LearnedDescriptor:
-        """The oracle knows the true coming view, so it compares views themselves, not predictions of them."""
-        return self.models.pooled if self.settings.memory_mode == "oracle" else self.models.descriptor
 
     @property
     def section_length(self) -> int:
@@ -89,18 +87,39 @@ class World:
 
     @torch.no_grad()
     def observe(
-        self, latents: Float[Tensor, "n channel height width"], actions: Integer[Tensor, "n factor"]
+        self,
+        latents: Float[Tensor, "n channel height width"],
+        actions: Integer[Tensor, "n factor"],
+        true_poses: Float[Tensor, "n 3"] | None = None,
     ) -> None:
-        """Append frames that the world did not make: an opening, or true history in evaluation."""
-        latents = latents.to(self.models.device)
-        self.memory.append(latents, actions.long(), self.keys(latents))
+        """Append frames that the world did not make: an opening, or true history in evaluation.
+
+        The oracle needs their true poses (x, y, heading in degrees); nothing else looks at them.
+        """
+        latents, actions = latents.to(self.models.device), actions.to(self.models.device).long()
+        poses = self._follow(latents, actions)
+        self.memory.append(latents, actions, poses, self.keys(latents), true_poses)
+
+    def _follow(
+        self, latents: Float[Tensor, "n channel height width"], actions: Int64[Tensor, "n factor"]
+    ) -> Float[Tensor, "n 3"]:
+        """Where frames that come next were seen from; the world's first frame is where it begins."""
+        count = len(self.memory)
+        if count:
+            before, known, _, _ = self.memory.recent(min(count, ACTIONS))
+            latents = torch.cat((before[-1:].to(latents.dtype), latents))
+            actions = torch.cat((known, actions))
+        whole = pad_actions(actions[None], len(latents) - 1 + ACTIONS)
+        begun = self.where.pose
+        poses, _, self.where = self.models.odometer.track(self.where, latents[None], whole)
+        return poses[0] if count else torch.cat((begun, poses[0]))
 
     @torch.no_grad()
     def keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
         """Descriptor keys of latents; None where this world's memory looks at none."""
-        if self.settings.memory_mode in ("off", "random"):
+        if not self.memory.needs_query:
             return None
-        return self._key_model.keys(latents.to(self.models.dtype)).float().cpu().numpy()
+        return self.models.descriptor.keys(latents.to(self.models.dtype)).float().cpu().numpy()
 
     def step(self, actions: Int64[np.ndarray, "section factor"]) -> Section:
         """Make the next section. ValueError if the actions are not (section_length, factors) within range.
@@ -152,20 +171,24 @@ class _Clock:
 def step_worlds(
     worlds: Sequence[World],
     actions: Integer[Tensor, "batch section factor"],
-    coming: Float[Tensor, "batch section channel height width"] | None = None,
+    true_poses: Float[Tensor, "batch section 3"] | None = None,
 ) -> list[Section]:
     """One section for each of several worlds of the same model and memory mode, in one batch.
 
-    `coming` holds the true coming latents; only worlds in oracle mode look at it (ValueError if they lack it).
+    `true_poses` (x, y, heading in degrees) are those of the recorded frames that an evaluation compares with; only
+    worlds in oracle mode look at them (ValueError if they lack them).
     """
     models, maker = worlds[0].models, worlds[0].maker
     clock = _Clock(models.device)
-    recent, recent_actions, present = _recent(worlds)
+    recent = _recent(worlds)
     actions = actions.to(models.device).long()
-    all_actions = torch.cat((recent_actions, actions), 1)
-    recalled = _recall(worlds, recent, present, all_actions, coming)
+    all_actions = torch.cat((recent.actions, actions), 1)
+    where = Whereabouts.stack([world.where for world in worlds])
+    known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
+    expected = models.odometer.expect(where, recent.latents[:, -1], known, actions.shape[1])
+    recalled = _recall(worlds, recent, all_actions, expected, true_poses)
     clock.lap("recall")
-    history = _history(worlds, recent, recent_actions, present, recalled)
+    history = _history(worlds, recent, recalled, expected)
     pack = maker.pack(history)
     clock.lap("pack")
     cache = maker.encode(pack, history.sigma)
@@ -177,10 +200,14 @@ def step_worlds(
         models.autoencoder.decode_frames(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
     )
     clock.lap("decode")
+    poses, _, where = models.odometer.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
     keys = worlds[0].keys(latents.flatten(0, 1))
     for i, world in enumerate(worlds):
         own = None if keys is None else keys[i * world.section_length : (i + 1) * world.section_length]
-        world.memory.append(latents[i], actions[i], own)
+        world.memory.append(
+            latents[i], actions[i], poses[i], own, None if true_poses is None else true_poses[i]
+        )
+        world.where = Whereabouts(pose=where.pose[i : i + 1], move=where.move[i : i + 1])
         world.steps += 1
     clock.lap("append")
     return [
@@ -189,53 +216,70 @@ def step_worlds(
     ]
 
 
-def _recent(worlds: Sequence[World]) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, actions and presence of every world's recent frames, `(batch, recent, …)`."""
+@dataclass(frozen=True)
+class _Recent:
+    """Every world's recent frames."""
+
+    latents: Float[Tensor, "batch recent channel height width"]
+    actions: Int64[Tensor, "batch recent factor"]
+    poses: Float[Tensor, "batch recent 3"]
+    present: Bool[Tensor, "batch recent"]
+
+
+def _recent(worlds: Sequence[World]) -> _Recent:
     count = worlds[0].models.schedule.recent_frames
     columns = zip(*(world.memory.recent(count) for world in worlds), strict=True)
-    latents, actions, present = (torch.stack(column) for column in columns)
-    return latents.to(worlds[0].models.dtype), actions, present
+    latents, actions, poses, present = (torch.stack(column) for column in columns)
+    return _Recent(latents=latents.to(worlds[0].models.dtype), actions=actions, poses=poses, present=present)
 
 
 def _recall(
-    worlds: Sequence[World], recent: Tensor, present: Tensor, actions: Tensor, coming: Tensor | None
+    worlds: Sequence[World], recent: _Recent, actions: Tensor, expected: Tensor, true_poses: Tensor | None
 ) -> list[list[Recalled]]:
-    models, schedule = worlds[0].models, worlds[0].models.schedule
+    models, schedule, memory = worlds[0].models, worlds[0].models.schedule, worlds[0].memory
     queries = None
-    if any(world.settings.memory_mode == "oracle" for world in worlds):
-        if coming is None:
-            raise ValueError("memory mode 'oracle' needs the true coming latents; it is for evaluation only")
-        queries = models.pooled.keys(coming[:, -1].to(models.device)).float().cpu().numpy()
-    elif worlds[0].memory.needs_query:
-        queries = (
-            make_queries(models.descriptor, recent, present, actions, schedule.section).float().cpu().numpy()
-        )
+    if memory.mode == "oracle":
+        if true_poses is None:
+            raise ValueError("memory mode 'oracle' needs true poses; it is for evaluation only")
+        expected = true_poses
+    elif memory.needs_query:
+        made = make_queries(models.descriptor, recent.latents, recent.present, actions, schedule.section)
+        queries = made.float().cpu().numpy()
     return [
         world.memory.recall(
-            None if queries is None else queries[i], schedule.recalled.frames, schedule.recent_frames
+            None if queries is None else queries[i],
+            expected[i, -1],
+            schedule.recalled.frames,
+            schedule.recent_frames,
         )
         for i, world in enumerate(worlds)
     ]
 
 
 def _history(
-    worlds: Sequence[World], recent: Tensor, actions: Tensor, present: Tensor, recalled: list[list[Recalled]]
+    worlds: Sequence[World], recent: _Recent, recalled: list[list[Recalled]], expected: Tensor
 ) -> History:
-    slots = worlds[0].models.schedule.recalled.frames
-    latents = torch.zeros(len(worlds), slots, *recent.shape[2:], dtype=recent.dtype, device=recent.device)
+    slots, past = worlds[0].models.schedule.recalled.frames, recent.latents
+    latents = torch.zeros(len(worlds), slots, *past.shape[2:], dtype=past.dtype, device=past.device)
+    poses = torch.zeros(len(worlds), slots, 3, device=past.device)
     ages = torch.zeros(len(worlds), slots, dtype=torch.int64)
     filled = torch.zeros(len(worlds), slots, dtype=torch.bool)
     for i, (world, picks) in enumerate(zip(worlds, recalled, strict=True)):
         if picks:
-            latents[i, : len(picks)] = world.memory.latents([pick.frame for pick in picks]).to(latents.dtype)
+            numbers = [pick.frame for pick in picks]
+            latents[i, : len(picks)] = world.memory.latents(numbers).to(latents.dtype)
+            poses[i, : len(picks)] = world.memory.poses(numbers)
             ages[i, : len(picks)] = torch.tensor([pick.age for pick in picks])
             filled[i, : len(picks)] = True
     return History(
-        recent=recent,
-        recent_present=present,
-        recent_actions=actions,
+        recent=past,
+        recent_present=recent.present,
+        recent_actions=recent.actions,
         recalled=latents,
-        recalled_present=filled.to(recent.device),
-        recalled_ages=ages.to(recent.device),
-        sigma=torch.zeros(len(worlds), device=recent.device),
+        recalled_present=filled.to(past.device),
+        recalled_ages=ages.to(past.device),
+        recent_poses=recent.poses,
+        recalled_poses=poses,
+        section_poses=expected,
+        sigma=torch.zeros(len(worlds), device=past.device),
     )

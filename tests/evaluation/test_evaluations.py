@@ -116,7 +116,7 @@ def test_revisits_resume(checkpoint: Path, data: Path, tmp_path: Path, monkeypat
     settings = revisit_settings(checkpoint, data, tmp_path)
     first = run_revisits(settings)
     assert list(first["revisits"]["modes"]) == [
-        *("off", "random", "cosine", "time", "hybrid", "oracle"),
+        *("off", "random", "cosine", "time", "place", "hybrid", "oracle"),
         *("copy last frame", "copy best recalled", "autoencoder"),
     ]
     assert first["revisits"]["starts"] == 4

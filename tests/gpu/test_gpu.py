@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.graphed import Graphed
+from models.rotary import Phases
 from models.transformer import HistoryCache
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models, random_openings
@@ -16,7 +17,7 @@ from worldsim.presets import tiny
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.model import ModelTrainer, ModelTraining, compile_blocks
 from worldsim.training.processes import Processes
-from worldsim.training.recalling import BatchRecall, episode_keys
+from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
 from worldsim.world import World, WorldSettings
 
@@ -58,13 +59,13 @@ def trainer_on_a_still_world(own_after: int) -> ModelTrainer:
         lengths=torch.tensor([80, 80]),
     ).to(device)
     models = build_models(sizes, SPACE)
-    parts = [part.to(device) for part in (models.descriptor, models.pooled)]
+    parts = [part.to(device) for part in (models.descriptor, models.odometer)]
     model = models.transformer.to(device).train().requires_grad_(True)
     settings = ModelTraining(
         data=Path("unused"), out=Path("unused"), batch=16, learning_rate=5e-3, history_noise=0.1,
         own_frames=SelfRolloutSettings(after_steps=own_after),
     )  # fmt: skip
-    recall = BatchRecall(episode_keys(episodes, *parts), *parts, sizes, settings.recall)
+    recall = BatchRecall(episodes, mark_episodes(episodes, *parts), parts[0], sizes, settings.recall)
     return ModelTrainer(model, episodes, recall, sizes, settings, Processes(rank=0, count=1, device=device))
 
 
@@ -107,6 +108,7 @@ def test_own_frames_follow_the_weights() -> None:
         keys=[torch.randn(4, 2, 9, 16, device="cuda") for _ in range(2)],
         values=[torch.randn(4, 2, 9, 16, device="cuda") for _ in range(2)],
         present=None, sigma=torch.zeros(4, device="cuda"), newest=torch.randn(4, 4, 12, 16, device="cuda"),
+        section_phases=Phases(cos=trainer.model.cos, sin=trainer.model.sin), steer=None,
     )  # fmt: skip
     noise = torch.randn(4, 1, 4, 12, 16, device="cuda")
     actions = torch.zeros(4, 8, 3, dtype=torch.int64, device="cuda")

@@ -31,7 +31,13 @@ def make_transformer(settings: TransformerSettings, seed: int = 0) -> WorldTrans
 
 
 def make_history(
-    batch: int = 2, recent: int = 22, recalled: int = 4, present: int = 22, found: int = 4, seed: int = 0
+    batch: int = 2,
+    recent: int = 22,
+    recalled: int = 4,
+    present: int = 22,
+    found: int = 4,
+    section: int = 1,
+    seed: int = 0,
 ) -> History:
     """Random latents; the newest `present` recent frames and the first `found` recalled ones exist."""
     generator = torch.Generator().manual_seed(seed)
@@ -43,6 +49,9 @@ def make_history(
         recalled=torch.randn(batch, recalled, 4, 12, 16, generator=generator) * picked.view(1, -1, 1, 1, 1),
         recalled_present=picked.expand(batch, -1),
         recalled_ages=torch.randint(23, 900, (batch, recalled), generator=generator),
+        recent_poses=200 * torch.rand(batch, recent, 3, generator=generator),
+        recalled_poses=200 * torch.rand(batch, recalled, 3, generator=generator),
+        section_poses=200 * torch.rand(batch, section, 3, generator=generator),
         sigma=torch.rand(batch, generator=generator) * 0.5,
     )
 

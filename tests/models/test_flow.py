@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.flow import FlowSettings, draw_sigmas, noisy_and_velocity, sample
+from models.rotary import Phases
 from models.transformer import HistoryCache, WorldTransformer
 from worldsim.presets import tiny
 
@@ -26,9 +27,11 @@ class KnownField(WorldTransformer):
 
 
 def empty_cache() -> HistoryCache:
+    phases = Phases(cos=torch.ones(48, 8), sin=torch.zeros(48, 8))
     return HistoryCache(
-        keys=[], values=[], present=None, sigma=torch.zeros(2), newest=torch.zeros(2, 1, 1, 1)
-    )
+        keys=[], values=[], present=None, sigma=torch.zeros(2), newest=torch.zeros(2, 1, 1, 1),
+        section_phases=phases, steer=None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 7])

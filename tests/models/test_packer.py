@@ -193,6 +193,8 @@ def test_what_is_absent_has_no_influence(filled_transformer: WorldTransformer, a
     history.recent_actions[absent] = 1
     history.recalled[~history.recalled_present] = -50.0
     history.recalled_ages[~history.recalled_present] = 5
+    history.recent_poses[absent] = 77.0
+    history.recalled_poses[~history.recalled_present] = 77.0
     clean = a_history(batch=2, present=7, found=2)
     actions = torch.randint(3, (2, 23, 3), generator=torch.Generator().manual_seed(1))
     noisy = torch.randn(2, 1, 4, 12, 16, generator=torch.Generator().manual_seed(2))

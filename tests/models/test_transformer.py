@@ -11,7 +11,10 @@ from torch.nn import functional
 
 from models.history import History
 from models.transformer import Block, WorldTransformer, sigma_features
+from models.viewpoint import move_features, relative_poses
 from worldsim.presets import tiny
+
+NAMES = ("cos", "sin", "world_cos", "world_sin")
 
 
 def section_inputs(batch: int, section: int = 1, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,10 +32,11 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned.real, turned.imag), -1)
 
 
-def plain_block(
-    block: Block, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor, sees: Tensor
-) -> Tensor:
-    """One block with an explicit softmax; `modulation` (batch, token, 6, width), `sees` (batch, query, key)."""
+def plain_block(block: Block, x: Tensor, modulation: Tensor, phases: list[Tensor], sees: Tensor) -> Tensor:
+    """One block with an explicit softmax; `modulation` (batch, token, 6, width), `sees` (batch, query, key).
+
+    `phases`: cosines and sines of the view's heads, and of the world's.
+    """
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + block.table).unbind(2)
     width = x.shape[-1]
     dim = width // block.heads
@@ -42,6 +46,7 @@ def plain_block(
         query, key, value = (
             qkv[..., part * width + head * dim : part * width + (head + 1) * dim] for part in range(3)
         )
+        cos, sin = phases[2:] if head >= block.heads - block.world_heads else phases[:2]
         query, key = turn(block.query_norm(query), cos, sin), turn(block.key_norm(key), cos, sin)
         scores = (query @ key.transpose(1, 2) / sqrt(dim)).masked_fill(~sees, -torch.inf)
         heads.append(scores.softmax(-1) @ value)
@@ -64,17 +69,20 @@ def one_pass(
     for frame in range(section):
         newest = actions[:, actions.shape[1] - section + frame + 1 - window :][:, :window]
         vector = model.action_embedding(newest).flatten(1)
-        conditions.append(model.sigma_mlp(sigma_features(sigma)) + past + model.action_mlp(vector))
+        move = relative_poses(history.recent_poses[:, -1:], history.section_poses[:, frame])
+        steer = model.moves.steer(functional.silu(model.moves.enter(move_features(move)[:, 0])))
+        conditions.append(model.sigma_mlp(sigma_features(sigma)) + past + model.action_mlp(vector) + steer)
     counts = torch.tensor([context] + [per_frame] * section)
     condition = torch.stack(conditions, 1).repeat_interleave(counts, 1)
     modulation = model.modulation(functional.silu(condition)).unflatten(-1, (6, -1))
     x = torch.cat((pack.tokens, own), 1)
-    cos, sin = torch.cat((pack.cos, model.cos)), torch.cat((pack.sin, model.sin))
+    both = (pack.phases, pack.section_phases)
+    phases = [torch.cat([getattr(one, name) for one in both], -2) for name in NAMES]
     exists = torch.cat((pack.present, pack.present.new_ones(own.shape[:2])), 1)
     sees = exists[:, None, :].repeat(1, x.shape[1], 1)
     sees[:, :context, context:] = False
     for block in model.blocks:
-        x = plain_block(block, x, modulation, cos, sin, sees)
+        x = plain_block(block, x, modulation, phases, sees)
     shift, scale = model.final_modulation(functional.silu(condition)).chunk(2, -1)
     x = model.final(functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)[:, context:]
     values = x.unflatten(1, (section, model.rows, model.cols)).unflatten(-1, (-1, 2, 2))
@@ -103,7 +111,7 @@ def test_cached_history_equals_one_pass_over_everything(
 def test_a_section_of_several_frames_equals_one_pass(transformer_of, a_history) -> None:
     """Each frame of a section has its own window of actions and its own time."""
     model = transformer_of(replace(tiny().transformer, schedule="td_f4k2f2k1_r2k1_g3"))
-    history = a_history(batch=2, recent=6, present=6, recalled=2, found=2)
+    history = a_history(batch=2, recent=6, present=6, recalled=2, found=2, section=3)
     noisy, sigma, actions = section_inputs(2, section=3)
     cache = model.encode_history(model.pack(history), history.sigma)
     cached = model.denoise(noisy, sigma, actions, cache)
@@ -160,6 +168,9 @@ def test_everything_it_is_told_changes_the_output(filled_transformer: WorldTrans
         "recalled_ages": history.recalled_ages + 500,
         "recent_actions": (history.recent_actions + 1) % 3,
         "recalled_present": history.recalled_present & False,
+        "recent_poses": history.recent_poses * 0.9,
+        "recalled_poses": history.recalled_poses * 0.9,
+        "section_poses": history.section_poses + 5,
     }
     for name, value in changes.items():
         assert not torch.allclose(usual, velocity(replace(history, **{name: value}), sigma, actions)), name
@@ -173,7 +184,12 @@ def test_everything_it_is_told_changes_the_output(filled_transformer: WorldTrans
 def test_order_of_recalled_frames_is_told_by_slot(filled_transformer: WorldTransformer, a_history) -> None:
     """Slots have positions: frames swapped together with their ages are still another context."""
     model, history = filled_transformer, a_history(batch=1)
-    swapped = replace(history, recalled=history.recalled.flip(1), recalled_ages=history.recalled_ages.flip(1))
+    swapped = replace(
+        history,
+        recalled=history.recalled.flip(1),
+        recalled_ages=history.recalled_ages.flip(1),
+        recalled_poses=history.recalled_poses.flip(1),
+    )
     noisy, sigma, actions = section_inputs(1)
     both = [
         model.denoise(noisy, sigma, actions, model.encode_history(model.pack(past), past.sigma))
@@ -217,3 +233,36 @@ def test_gradients_reach_every_weight(a_history, transformer_of) -> None:
     model(a_history(batch=2), noisy[:, None], sigma[:, None], actions).square().mean().backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert still == []
+
+
+@pytest.mark.parametrize("section", [1, 2])
+def test_only_relative_poses_count(transformer_of, a_history, section: int) -> None:
+    """Where a world began and which way it faced must not matter: turn and shift all poses alike."""
+    schedule = f"td_f4k2f2k1_r2k1_g{section}"
+    model = transformer_of(replace(tiny().transformer, schedule=schedule))
+    history = a_history(batch=2, recent=6, present=6, recalled=2, found=2, section=section)
+
+    def elsewhere(poses: Tensor) -> Tensor:
+        x, y, heading = poses.double().unbind(-1)
+        moved = (0.6 * x - 0.8 * y + 300, 0.8 * x + 0.6 * y - 100, heading + 53.13010235415598 + 720)
+        return torch.stack(moved, -1).float()
+
+    names = ("recent_poses", "recalled_poses", "section_poses")
+    moved = replace(history, **{name: elsewhere(getattr(history, name)) for name in names})
+    noisy, sigma, actions = section_inputs(2, section=section)
+    velocities = [
+        model.denoise(noisy, sigma, actions, model.encode_history(model.pack(past), past.sigma))
+        for past in (history, moved)
+    ]
+    torch.testing.assert_close(*velocities, rtol=5e-3, atol=5e-3)
+
+
+def test_the_newest_rows_of_a_cache_are_those_of_the_rows_alone(
+    filled_transformer: WorldTransformer, a_history
+) -> None:
+    """Training goes on with the model's own frames from a part of its batch: the wrong rows would mix worlds."""
+    model, history = filled_transformer, a_history(batch=4)
+    noisy, sigma, actions = section_inputs(4)
+    cache = model.encode_history(model.pack(history), history.sigma)
+    part = model.denoise(noisy[2:], sigma[2:], actions[2:], cache.newest_rows(2))
+    torch.testing.assert_close(part, model.denoise(noisy, sigma, actions, cache)[2:], rtol=1e-4, atol=1e-4)

@@ -8,8 +8,6 @@ import torch
 from retrieval import (
     LearnedDescriptor,
     LearnedDescriptorSettings,
-    PooledDescriptor,
-    PooledDescriptorSettings,
     coverage_loss,
     recall_at_k,
 )
@@ -44,26 +42,6 @@ def batch_of(descriptor, batch, seed=1):
     actions = torch.randint(0, min(config["factor_sizes"]), steps, generator=generator)
     present = torch.rand(batch, shape[0], generator=generator) < 0.7
     return latents, actions, present
-
-
-def test_pooled_keys_are_centred_unit_vectors(tmp_path):
-    """Guards against keys that all look alike because the mean was left in, or lost on disk."""
-    latents = 3 + torch.randn(50, 4, 12, 16, generator=torch.Generator().manual_seed(0))
-    descriptor = PooledDescriptor.from_settings(PooledDescriptorSettings(channels=4))
-    assert (descriptor.keys(latents[:10]) @ descriptor.keys(latents[10:]).T).min() > 0.9
-    descriptor.fit(latents)
-    keys = descriptor.keys(latents)
-    assert keys.shape == (50, descriptor.dim) == (50, 48)
-    torch.testing.assert_close(keys.norm(dim=1), torch.ones(50))
-    assert (keys @ keys.T).fill_diagonal_(0).mean().abs() < 0.05
-    patch = latents[7, 2, 4:8, 12:16].mean() - latents[:, 2, 4:8, 12:16].mean()  # Row 1, column 3 of 3 x 4.
-    expected = patch / (descriptor.pool(latents) - descriptor.mean)[7].norm()
-    assert keys[7].reshape(4, 3, 4)[2, 1, 3].item() == pytest.approx(expected.item(), abs=1e-5)
-    descriptor.save_pretrained(tmp_path)
-    loaded = PooledDescriptor.from_pretrained(tmp_path, low_cpu_mem_usage=False)
-    assert torch.equal(loaded.keys(latents), keys)
-    with pytest.raises(ValueError, match="0 latents"):
-        descriptor.fit(latents[:0])
 
 
 def test_default_size():

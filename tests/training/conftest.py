@@ -15,7 +15,7 @@ from worldsim.training.data import LatentEpisodes
 from worldsim.training.loop import LoopSettings
 from worldsim.training.model import ModelTrainer, ModelTraining
 from worldsim.training.processes import Processes
-from worldsim.training.recalling import BatchRecall, episode_keys
+from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
 
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
@@ -75,9 +75,9 @@ def make_trainer(
     processes.same_start(model)
     settings = settings or tiny_training()
     recall = BatchRecall(
-        episode_keys(episodes, models.descriptor, models.pooled),
+        episodes,
+        mark_episodes(episodes, models.descriptor, models.odometer),
         models.descriptor,
-        models.pooled,
         tiny(),
         settings.recall,
     )

@@ -1,4 +1,4 @@
-"""The whole recipe on recorded maze episodes: autoencoder, descriptor, model, and the world that comes out."""
+"""The whole recipe on recorded maze episodes: autoencoder, descriptor, odometer, model, and the world that comes out."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from worldsim.training.data import cached_latents, own_share, sample_frames
 from worldsim.training.descriptor import DescriptorTraining, train_descriptor
 from worldsim.training.loop import LoopSettings
 from worldsim.training.model import ModelTraining, train_model
+from worldsim.training.odometer import OdometerTraining, train_odometer
 from worldsim.training.self_rollout import SelfRolloutSettings
 from worldsim.world import World
 
@@ -40,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with a trained autoencoder and descriptor."""
+    """A run folder with a trained autoencoder, descriptor and odometer."""
     run = tmp_path_factory.mktemp("run")
     loop = replace(LOOP, steps=48)
     train_autoencoder(
@@ -52,6 +53,9 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         DescriptorTraining(
             data=data, out=run, preset="tiny", loop=LOOP, episodes=2, queries=4, workers=1, device="cpu"
         )
+    )
+    train_odometer(
+        OdometerTraining(data=data, out=run, preset="tiny", loop=LOOP, batch=16, workers=1, device="cpu")
     )
     return run
 
@@ -88,7 +92,7 @@ def scalars(run: Path, name: str, tag: str) -> list[float]:
 
 
 def test_what_comes_out_is_a_world(trained: Path, data: Path) -> None:
-    """Three commands end in a checkpoint that loads and plays, openings and action space included."""
+    """Four commands end in a checkpoint that loads and plays, openings and action space included."""
     models = load_checkpoint(trained / "checkpoint", "cpu", torch.float32)
     assert models.action_space.names == ("move", "turn", "strafe")
     assert models.openings.latents.shape == (2, 4, 4, 12, 16)
@@ -255,7 +259,7 @@ def test_latent_cache_is_used_while_it_fits(trained: Path, data: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_torchrun_runs_all_three_commands(data: Path, tmp_path: Path) -> None:
+def test_torchrun_runs_all_four_commands(data: Path, tmp_path: Path) -> None:
     """As the documents tell it: two processes, every stage, one checkpoint."""
     words = [
         "-m",
@@ -271,6 +275,7 @@ def test_torchrun_runs_all_three_commands(data: Path, tmp_path: Path) -> None:
     stages = (
         "autoencoder --frames 60 --batch 2",
         "descriptor --episodes 1 --queries 2",
+        "odometer --batch 8",
         "model --batch 4 --draws 1 --validation-episodes 0 --own-frames.length 6 --own-frames.after-steps 6",
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}

@@ -63,7 +63,7 @@ def test_memory_is_really_filled() -> None:
     """A bench of an empty memory, or of keys that all look alike, would praise any index."""
     world = World(bench_models(SETTINGS)[0])
     fill_memory(world, 1300)
-    keys = world.memory._index.keys()
+    keys = world.memory._index.keys()[:, : world.models.descriptor.dim]
     assert len(world.memory) == len(keys) == 1300
     np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
     assert len(np.unique(keys, axis=0)) == 1300
@@ -73,8 +73,9 @@ def test_memory_is_really_filled() -> None:
 
 
 def test_bytes_of_a_frame_are_those_of_the_memory(report: StepReport) -> None:
-    """Counted by hand: 4 × 12 × 16 float16, three int64 actions, 16 + 1 float32 columns, one int64 time."""
-    assert report.bytes_a_frame == 2 * 4 * 12 * 16 + 8 * 3 + 4 * 17 + 8
+    """Counted by hand: 4 × 12 × 16 float16, three int64 actions, a pose of three float32, 16 + 8 + 1 float32 columns,
+    one int64 time."""
+    assert report.bytes_a_frame == 2 * 4 * 12 * 16 + 8 * 3 + 4 * 3 + 4 * 25 + 8
 
 
 def test_threads_are_limited_and_given_back() -> None:

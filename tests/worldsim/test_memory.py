@@ -13,8 +13,17 @@ from worldsim.recall import MemoryMode, RecallSettings
 SHAPE, DIM, RECENT = (2, 4, 6), 8, 22
 
 
+def places(frames: int) -> torch.Tensor:
+    """Random poses in a hall."""
+    generator = torch.Generator().manual_seed(9)
+    return torch.rand(frames, 3, generator=generator) * torch.tensor([600.0, 600.0, 720.0])
+
+
 def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> tuple[Memory, np.ndarray]:
-    """A memory of random latents and unit keys, appended in uneven portions; and the keys."""
+    """A memory of random latents, poses and unit keys, appended in uneven portions; and the keys.
+
+    The oracle is given other, true poses.
+    """
     memory = Memory(SHAPE, 3, DIM, mode, RecallSettings(**settings), torch.device("cpu"), seed=seed)
     rng = np.random.default_rng(0)
     keys = rng.normal(size=(frames, DIM)).astype(np.float32)
@@ -24,7 +33,9 @@ def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> t
         end = min(frames, start + int(rng.integers(1, 9)))
         latents = torch.arange(start, end).view(-1, 1, 1, 1).expand(-1, *SHAPE).float()
         actions = torch.arange(start, end)[:, None].expand(-1, 3).contiguous()
-        memory.append(latents, actions, keys[start:end])
+        poses = places(frames)[start:end]
+        true = poses.flip(1) if mode == "oracle" else None
+        memory.append(latents, actions, poses, keys[start:end], true)
         start = end
     return memory, keys
 
@@ -32,6 +43,19 @@ def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> t
 def unit_query(seed: int) -> np.ndarray:
     query = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
     return query / np.linalg.norm(query)
+
+
+def nearness(poses: np.ndarray, pose: np.ndarray, heading: float = 1.0, position: float = 1.0) -> np.ndarray:
+    """Minus the weighted squares of what parts focus points, places and headings (as chords), in widths."""
+
+    def focus(p: np.ndarray) -> np.ndarray:
+        return p[..., :2] + 96 * np.stack((np.cos(np.deg2rad(p[..., 2])), np.sin(np.deg2rad(p[..., 2]))), -1)
+
+    poses, pose = poses.astype(np.float64), pose.astype(np.float64)
+    chord_deg = np.rad2deg(2 * np.sin(np.deg2rad(poses[:, 2] - pose[2]) / 2))
+    apart = ((focus(poses) - focus(pose)) ** 2).sum(1) / 90**2
+    apart = apart + ((poses[:, :2] - pose[:2]) ** 2).sum(1) / 160**2
+    return -(position * apart + heading * (chord_deg / 40) ** 2)
 
 
 def greedy(scores: np.ndarray, count: int, gap: int) -> list[int]:
@@ -43,30 +67,44 @@ def greedy(scores: np.ndarray, count: int, gap: int) -> list[int]:
     return taken
 
 
-@pytest.mark.parametrize("mode", ["time", "cosine", "hybrid", "oracle"])
+@pytest.mark.parametrize("mode", ["time", "cosine", "place", "hybrid", "oracle"])
 @pytest.mark.parametrize("frames", [40, 700])
 @pytest.mark.parametrize(("weight", "constant", "gap"), [(0.1, 100.0, 6), (1.0, 8.0, 0), (0.4, 30.0, 20)])
 def test_recall_equals_brute_force(
     mode: MemoryMode, frames: int, weight: float, constant: float, gap: int
 ) -> None:
     """Candidates cut off too early, an age off by one, or the gap ignored all pick other frames."""
-    memory, keys = filled(mode, frames, time_weight=weight, time_constant=constant, gap_frames=gap)
+    memory, keys = filled(
+        mode,
+        frames,
+        time_weight=weight,
+        time_constant=constant,
+        gap_frames=gap,
+        heading_weight=0.3,
+        position_weight=0.2,
+    )
     for seed in range(5):
         query = unit_query(seed)
         ages = frames - np.arange(frames)
         time, cosine = np.exp(-ages / constant), keys.astype(np.float64) @ query
-        scores = {"time": time, "cosine": cosine, "oracle": cosine, "hybrid": cosine + weight * time}[mode]
+        pose = places(1000)[900 + seed]
+        poses = places(frames).numpy()
+        near, partly = nearness(poses, pose.numpy()), nearness(poses, pose.numpy(), 0.3, 0.2)
+        scores = {
+            "time": time, "cosine": cosine, "place": near, "hybrid": cosine + weight * time + partly,
+            "oracle": nearness(poses[:, ::-1], pose.numpy()),
+        }[mode]  # fmt: skip
         expected = greedy(scores[: frames - RECENT], 4, gap)
-        picks = memory.recall(None if mode == "time" else query, 4, RECENT)
+        picks = memory.recall(query, pose, 4, RECENT)
         assert [pick.frame for pick in picks] == expected
         assert [pick.age for pick in picks] == [frames - frame for frame in expected]
-        assert [pick.score for pick in picks] == pytest.approx(scores[expected], abs=1e-5)
+        assert [pick.score for pick in picks] == pytest.approx(scores[expected], abs=2e-4)
 
 
 def test_off_recalls_nothing() -> None:
     """The ablation without memory must be without memory."""
     memory, _ = filled("off", 100)
-    assert memory.recall(None, 4, RECENT) == []
+    assert memory.recall(None, None, 4, RECENT) == []
     assert not memory.needs_query
 
 
@@ -75,12 +113,12 @@ def test_random_recall_is_within_bounds_and_from_the_seed() -> None:
     memory, _ = filled("random", 60, seed=5)
     again, _ = filled("random", 60, seed=5)
     other, _ = filled("random", 60, seed=6)
-    draws = [[pick.frame for pick in memory.recall(None, 4, RECENT)] for _ in range(200)]
-    assert draws == [[pick.frame for pick in again.recall(None, 4, RECENT)] for _ in range(200)]
-    assert draws != [[pick.frame for pick in other.recall(None, 4, RECENT)] for _ in range(200)]
+    draws = [[pick.frame for pick in memory.recall(None, None, 4, RECENT)] for _ in range(200)]
+    assert draws == [[pick.frame for pick in again.recall(None, None, 4, RECENT)] for _ in range(200)]
+    assert draws != [[pick.frame for pick in other.recall(None, None, 4, RECENT)] for _ in range(200)]
     assert all(len(set(draw)) == 4 for draw in draws)
     assert {frame for draw in draws for frame in draw} == set(range(60 - RECENT))
-    assert all(pick.age == 60 - pick.frame for pick in memory.recall(None, 4, RECENT))
+    assert all(pick.age == 60 - pick.frame for pick in memory.recall(None, None, 4, RECENT))
 
 
 @pytest.mark.parametrize("mode", ["random", "time", "hybrid"])
@@ -88,7 +126,7 @@ def test_random_recall_is_within_bounds_and_from_the_seed() -> None:
 def test_young_memories_recall_what_there_is(mode: MemoryMode, frames: int) -> None:
     """Before the world is older than the recent context there is nothing to recall."""
     memory, _ = filled(mode, frames, gap_frames=0)
-    picks = memory.recall(unit_query(0), 4, RECENT)
+    picks = memory.recall(unit_query(0), None, 4, RECENT)
     assert len(picks) == min(4, max(0, frames - RECENT))
     assert {pick.frame for pick in picks} <= set(range(max(0, frames - RECENT)))
 
@@ -96,7 +134,7 @@ def test_young_memories_recall_what_there_is(mode: MemoryMode, frames: int) -> N
 def test_recalled_frames_lie_apart() -> None:
     """Four neighbours of one good frame show one place, not four."""
     memory, keys = filled("cosine", 400, gap_frames=6)
-    frames = [pick.frame for pick in memory.recall(keys[100], 4, RECENT)]
+    frames = [pick.frame for pick in memory.recall(keys[100], None, 4, RECENT)]
     assert frames[0] == 100
     assert min(abs(a - b) for a in frames for b in frames if a != b) > 6
 
@@ -106,26 +144,31 @@ def test_growing_changes_nothing_that_is_kept() -> None:
     memory, _ = filled("hybrid", 256)
     before = memory.latents(list(range(256))).clone()
     for _ in range(3):
-        memory.append(torch.full((300, *SHAPE), -1.0), torch.zeros(300, 3, dtype=torch.int64), np.zeros(
-            (300, DIM), np.float32))  # fmt: skip
+        memory.append(torch.full((300, *SHAPE), -1.0), torch.zeros(300, 3, dtype=torch.int64),
+            torch.full((300, 3), -2.0), np.zeros((300, DIM), np.float32))  # fmt: skip
     assert len(memory) == 1156
     assert torch.equal(memory.latents(list(range(256))), before)
     assert before[:, 0, 0, 0].tolist() == list(range(256))
     assert bool((memory.latents([256, 1155]) == -1).all())
+    assert torch.equal(memory.poses(list(range(256))), places(256))
+    assert bool((memory.poses([256, 1155]) == -2).all())
 
 
 def test_recent_frames_are_the_newest_oldest_first() -> None:
     """Order and padding of what the packer is given."""
     memory, _ = filled("off", 300)
-    latents, actions, present = memory.recent(5)
+    latents, actions, poses, present = memory.recent(5)
     assert latents[:, 0, 0, 0].tolist() == [295, 296, 297, 298, 299]
     assert actions[:, 0].tolist() == [295, 296, 297, 298, 299]
     assert bool(present.all())
+    assert torch.equal(poses, places(300)[-5:])
     young, _ = filled("off", 3)
-    latents, actions, present = young.recent(5)
+    latents, actions, poses, present = young.recent(5)
     assert present.tolist() == [False, False, True, True, True]
     assert latents[:, 0, 0, 0].tolist() == [0, 0, 0, 1, 2]
     assert actions[:, 2].tolist() == [0, 0, 0, 1, 2]
+    assert torch.equal(poses[2:], places(3))
+    assert not poses[:2].any()
 
 
 def test_recall_leaves_the_store_as_it_was() -> None:
@@ -146,6 +189,6 @@ def test_unknown_mode_is_refused_in_one_line() -> None:
 def test_old_memories_keep_their_order_by_time() -> None:
     """e^(−age/τ) underflows after some 9000 frames at τ = 100: the newest of the old must still win."""
     memory, _ = filled("time", 12_000, gap_frames=6)
-    frames = [pick.frame for pick in memory.recall(None, 4, RECENT)]
+    frames = [pick.frame for pick in memory.recall(None, None, 4, RECENT)]
     assert frames == [11_977, 11_970, 11_963, 11_956]
-    assert all(math.isfinite(pick.score) for pick in memory.recall(None, 4, RECENT))
+    assert all(math.isfinite(pick.score) for pick in memory.recall(None, None, 4, RECENT))

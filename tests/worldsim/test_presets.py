@@ -16,8 +16,9 @@ def test_parts_of_a_preset_fit_each_other(name: str) -> None:
     """A preset edited in one place only fails in the middle of a training."""
     sizes = preset(name)
     assert sizes.autoencoder.latent_channels == sizes.transformer.latent_channels == sizes.descriptor.channels
-    assert sizes.transformer.latent_height == sizes.descriptor.height
-    assert sizes.transformer.latent_width == sizes.descriptor.width
+    assert sizes.odometer.channels == sizes.descriptor.channels
+    assert sizes.transformer.latent_height == sizes.descriptor.height == sizes.odometer.height
+    assert sizes.transformer.latent_width == sizes.descriptor.width == sizes.odometer.width
     assert sizes.transformer.action_sizes == sizes.descriptor.factor_sizes
     assert sizes.descriptor.window == len(WINDOW_AGES)
     assert sizes.descriptor.steps == ACTION_STEPS + sizes.schedule.section
@@ -26,7 +27,7 @@ def test_parts_of_a_preset_fit_each_other(name: str) -> None:
 
 
 def count(models: WorldModels) -> int:
-    parts = (models.autoencoder, models.descriptor, models.pooled, models.transformer)
+    parts = (models.autoencoder, models.descriptor, models.odometer, models.transformer)
     return sum(p.numel() for part in parts for p in part.parameters())
 
 

@@ -1,17 +1,19 @@
 """Recall in training and at play: the same query, the same scores, the same frames."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from retrieval.place import PlaceSettings
 from worldsim.checkpoint import WorldModels
 from worldsim.presets import tiny
-from worldsim.recall import RecallSettings, make_queries, score_all
+from worldsim.recall import RecallSettings, make_queries, score_all, score_places
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
-from worldsim.training.recalling import BatchRecall, EpisodeKeys, Picks, RecallMixture, episode_keys
+from worldsim.training.moments import Moments, recent_actions, recent_latents
+from worldsim.training.recalling import BatchRecall, EpisodeMarks, Picks, RecallMixture, mark_episodes
 from worldsim.world import World, WorldSettings, step_worlds
 
 LENGTHS = (180, 120)
@@ -29,7 +31,7 @@ def episodes() -> LatentEpisodes:
     return LatentEpisodes(
         latents=latents,
         actions=actions,
-        poses=torch.zeros(2, 180, 4),
+        poses=300 * torch.rand(2, 180, 4, generator=generator),
         rooms=torch.zeros(2, 180, dtype=torch.int16),
         lengths=torch.tensor(LENGTHS),
     )
@@ -40,25 +42,23 @@ def pick(
     episodes: LatentEpisodes,
     moments: Moments,
     mixture: RecallMixture,
-    keys: EpisodeKeys | None = None,
+    marks: EpisodeMarks | None = None,
     seed: int = 0,
 ) -> Picks:
-    """What training recalls for these moments; the learned keys are in float32 unless given."""
-    if keys is None:
-        keys = EpisodeKeys(
-            learned=torch.stack([models.descriptor.keys(latents.float()) for latents in episodes.latents]),
-            pooled=torch.stack([models.pooled.keys(latents.float()).half() for latents in episodes.latents]),
-        )
-    recall = BatchRecall(keys, models.descriptor, models.pooled, tiny(), mixture)
+    """What training recalls for these moments; the descriptor's keys are in float32 unless given."""
+    if marks is None:
+        keys = torch.stack([models.descriptor.keys(latents.float()) for latents in episodes.latents])
+        marks = replace(mark_episodes(episodes, models.descriptor, models.odometer), keys=keys)
+    recall = BatchRecall(episodes, marks, models.descriptor, tiny(), mixture)
     recent, present = recent_latents(episodes.latents, moments, 22)
     actions = recent_actions(episodes.actions, moments, 22, 1)
-    coming = coming_latents(episodes.latents, moments, 1)
-    return recall.pick(moments, recent, present, actions, coming, torch.Generator().manual_seed(seed))
+    return recall.pick(moments, recent, present, actions, torch.Generator().manual_seed(seed))
 
 
 def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: int, mode: str) -> World:
     world = World(models, WorldSettings(memory_mode=mode))
-    world.observe(episodes.latents[episode, :time].float(), episodes.actions[episode, :time])
+    poses = episodes.poses[episode, :time][:, [0, 1, 3]] if mode == "oracle" else None
+    world.observe(episodes.latents[episode, :time].float(), episodes.actions[episode, :time], poses)
     return world
 
 
@@ -79,34 +79,69 @@ def test_training_recalls_what_play_recalls(tiny_models: WorldModels, episodes: 
     assert seen >= 14
 
 
+def test_training_knows_the_places_that_play_knows(
+    tiny_models: WorldModels, episodes: LatentEpisodes
+) -> None:
+    """The odometer follows whole episodes in training and frame by frame at play: one estimate, before and after."""
+    marks = mark_episodes(episodes, tiny_models.descriptor, tiny_models.odometer)
+    world = world_at(tiny_models, episodes, 0, 40, "off")
+    for time in range(40, 90):  # an action's window reaches across what has been observed before
+        world.observe(episodes.latents[0, time : time + 1].float(), episodes.actions[0, time : time + 1])
+    torch.testing.assert_close(world.memory.poses(list(range(90))), marks.poses[0, :90], atol=2e-2, rtol=0)
+    torch.testing.assert_close(world.where.pose[0], marks.poses[0, 89], atol=2e-2, rtol=0)
+    assert float(marks.poses[0, :90, :2].abs().max()) > 20
+    assert float((marks.expected - marks.poses)[0, 1:, :2].abs().mean()) > 0.1
+
+
 def test_rounded_keys_recall_as_good_frames(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:
     """Training keeps keys in float16: what it takes instead must score the same within the rounding."""
-    keys = episode_keys(episodes, tiny_models.descriptor, tiny_models.pooled)
-    assert keys.learned.dtype == torch.float16
-    picks = pick(tiny_models, episodes, MOMENTS, HYBRID, keys)
+    marks = mark_episodes(episodes, tiny_models.descriptor, tiny_models.odometer)
+    assert marks.keys.dtype == torch.float16
+    picks = pick(tiny_models, episodes, MOMENTS, HYBRID, marks)
     exact = pick(tiny_models, episodes, MOMENTS, HYBRID)
     assert torch.equal(picks.present, exact.present)
     recent, present = recent_latents(episodes.latents, MOMENTS, 22)
     actions = recent_actions(episodes.actions, MOMENTS, 22, 1)
     queries = make_queries(tiny_models.descriptor, recent, present, actions, 1)
     ages = MOMENTS.time[:, None] - torch.arange(180)
-    scores = score_all(keys.learned[MOMENTS.episode], queries, ages, RecallSettings())
+    rows = MOMENTS.episode
+    coming = marks.expected[rows, MOMENTS.time]
+    scores = score_all(marks.keys[rows], queries, ages, marks.poses[rows], coming, RecallSettings())
     # The best of all is compared; later ones depend on which of two equals was taken first.
     best = [scores.gather(1, each.frames[:, :1])[each.present[:, :1]] for each in (picks, exact)]
     torch.testing.assert_close(*best, atol=2e-3, rtol=0)
 
 
+ORACLE = RecallMixture(off=0.0, oracle=1.0, random=0.0)
+
+
 def test_oracle_of_training_and_play_agree(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:
-    """Both look for the true coming view in pooled latents: an episode that shows it twice."""
-    twice = LatentEpisodes(**vars(episodes) | {"latents": episodes.latents.clone()})
-    twice.latents[0, 150] = twice.latents[0, 37]
+    """Both go by true poses, which say nothing of what the odometer thinks."""
+    still = LatentEpisodes(**vars(episodes) | {"poses": episodes.poses.clone()})
+    still.poses[0, 150] = still.poses[0, 37]
+    # As old as the episode's end, so that nothing lies ahead.
+    ended = LatentEpisodes(**vars(still) | {"lengths": torch.tensor([151, 120])})
     moments = Moments(episode=torch.tensor([0]), time=torch.tensor([150]))
-    picks = pick(tiny_models, twice, moments, RecallMixture(off=0.0, oracle=1.0, random=0.0))
-    world = world_at(tiny_models, twice, 0, 150, "oracle")
-    section = step_worlds(
-        [world], torch.zeros(1, 1, 3, dtype=torch.int64), twice.latents[:1, 150:151].float()
-    )
-    assert picks.frames[0, 0] == 37 == section[0].recalled[0].frame
+    picks = pick(tiny_models, ended, moments, ORACLE)
+    world = world_at(tiny_models, ended, 0, 150, "oracle")
+    true = ended.poses[:1, 150:151][..., [0, 1, 3]]
+    section = step_worlds([world], torch.zeros(1, 1, 3, dtype=torch.int64), true)
+    assert picks.frames[0].tolist() == [one.frame for one in section[0].recalled]
+    assert picks.frames[0, 0] == 37
+
+
+def test_the_oracle_of_training_may_look_ahead(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:
+    """Views to come teach drawing from memory too; but none of the padding, and none of the recent context."""
+    twice = LatentEpisodes(**vars(episodes) | {"poses": episodes.poses.clone()})
+    twice.poses[1, 110] = twice.poses[1, 40]
+    twice.poses[1, 130] = twice.poses[1, 41]  # beyond the end
+    twice.poses[1, 50] = twice.poses[1, 42]  # within reach of the recent context's length
+    moments = Moments(episode=torch.ones(3, dtype=torch.int64), time=torch.tensor([40, 41, 42]))
+    picks = pick(tiny_models, twice, moments, ORACLE)
+    assert picks.frames[0, 0] == 110
+    ages = moments.time[:, None] - picks.frames
+    assert bool((ages.abs() > 22)[picks.present].all())
+    assert bool((picks.frames < 120).all())
 
 
 def many(count: int, time: int = 170) -> Moments:
@@ -156,18 +191,25 @@ def test_recall_comes_from_its_generator(tiny_models: WorldModels, episodes: Lat
 
 
 def test_scores_by_hand() -> None:
-    """cosine + λ e^(−age/τ) of each row with its own query."""
+    """cosine + λ e^(−age/τ) − what place and heading cost, of each row with its own query."""
     rng = np.random.default_rng(0)
     keys, queries = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 3))
     ages = np.array([[5, 4, 3, 2, 1], [100, 50, 20, 10, 0]])
-    settings = RecallSettings(time_weight=0.7, time_constant=20.0)
+    poses, coming = 200 * torch.rand(2, 5, 3), 200 * torch.rand(2, 3)
+    settings = RecallSettings(time_weight=0.7, time_constant=20.0, heading_weight=0.4, position_weight=0.3)
     scores = score_all(
-        torch.from_numpy(keys).float(), torch.from_numpy(queries).float(), torch.from_numpy(ages), settings
+        torch.from_numpy(keys).float(),
+        torch.from_numpy(queries).float(),
+        torch.from_numpy(ages),
+        poses,
+        coming,
+        settings,
     )
+    near = score_places(poses, coming, PlaceSettings(heading_weight=0.4, position_weight=0.3))
     for row in range(2):
         for n in range(5):
-            expected = keys[row, n] @ queries[row] + 0.7 * np.exp(-ages[row, n] / 20)
-            assert float(scores[row, n]) == pytest.approx(expected, abs=1e-5)
+            expected = keys[row, n] @ queries[row] + 0.7 * np.exp(-ages[row, n] / 20) + near[row, n]
+            assert float(scores[row, n]) == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_query_looks_at_recent_frames_and_actions(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:

@@ -120,14 +120,42 @@ def test_memory_modes_change_what_is_made_and_nothing_else(tiny_models: WorldMod
     assert not torch.allclose(made["random"], made["time"], atol=1e-3)
 
 
+def an_oracle(models: WorldModels, frames: int) -> tuple[World, torch.Tensor]:
+    """A world that knows true poses, which have nothing to do with its own estimates; and the poses."""
+    world = World(models, WorldSettings(memory_mode="oracle"))
+    generator = torch.Generator().manual_seed(3)
+    poses = 500 * torch.rand(frames, 3, generator=generator)
+    latents = torch.randn(frames, 4, 12, 16, generator=generator)
+    world.observe(latents, torch.zeros(frames, 3, dtype=torch.int64), poses)
+    return world, poses
+
+
 def test_oracle_finds_the_coming_view(tiny_models: WorldModels) -> None:
-    """Given the true next latents it must recall the frame that shows just that view."""
-    world = warmed(tiny_models, 150, WorldSettings(memory_mode="oracle"))
-    coming = world.memory.latents([42]).float()[None]
-    section = step_worlds([world], torch.from_numpy(some_actions(1)), coming)[0]
+    """Given the true next pose it must recall the frame that was seen from there."""
+    world, poses = an_oracle(tiny_models, 150)
+    section = step_worlds([world], torch.from_numpy(some_actions(1)), poses[None, 42:43])[0]
     assert section.recalled[0].frame == 42
     assert section.recalled[0].age == 150 - 42
-    assert section.recalled[0].score == pytest.approx(1, abs=1e-3)
+    assert section.recalled[0].score == pytest.approx(0, abs=1e-3)
+    assert not torch.allclose(world.memory.poses([42])[0], poses[42], atol=1)
+
+
+def test_what_the_model_is_told_of_places_is_what_was_estimated(
+    tiny_models: WorldModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Poses of the recent, the recalled and the coming frames, each beside its own frame."""
+    world = warmed(tiny_models, 60)
+    told = []
+    monkeypatch.setattr(world.maker, "pack", lambda history: told.append(history) or pack(history))
+    pack = type(world.maker).pack.__get__(world.maker)
+    before = world.memory.poses(list(range(60)))
+    section = world.step(some_actions(1)[0])
+    assert torch.equal(told[0].recent_poses[0], before[-22:])
+    numbers = [pick.frame for pick in section.recalled]
+    assert torch.equal(told[0].recalled_poses[0], before[numbers])
+    assert told[0].section_poses.shape == (1, 1, 3)
+    assert torch.equal(told[0].section_poses[0, 0, 2], world.memory.poses([60])[0, 2])
+    assert float((told[0].section_poses[0, 0] - before[-1]).norm()) > 1
 
 
 def test_memory_is_append_only(tiny_models: WorldModels) -> None:
@@ -151,14 +179,13 @@ def test_sections_of_several_frames(section_models: WorldModels) -> None:
     world, sections = play(section_models, 1, actions)
     assert sections[0].frames_u8.shape == (2, 96, 128, 3)
     assert len(world.memory) == 8 + 28
-    _, remembered, _ = world.memory.recent(28)
+    _, remembered, _, _ = world.memory.recent(28)
     assert np.array_equal(remembered.numpy(), actions.reshape(28, 3))
     assert same(sections, play(section_models, 1, actions)[1])
     assert len(sections[-1].recalled) >= 2
     assert all(pick.age > 14 for section in sections for pick in section.recalled)
-    oracle = warmed(section_models, 80, WorldSettings(memory_mode="oracle"))
-    coming = oracle.memory.latents([10, 33]).float()[None]
-    found = step_worlds([oracle], torch.from_numpy(some_actions(1, section=2)), coming)[0]
+    oracle, poses = an_oracle(section_models, 80)
+    found = step_worlds([oracle], torch.from_numpy(some_actions(1, section=2)), poses[None, [10, 33]])[0]
     assert found.recalled[0].frame == 33
 
 
@@ -208,7 +235,7 @@ def test_errors_are_one_line_and_name_the_mend(tiny_models: WorldModels) -> None
         World(replace(tiny_models, openings=None)).reset(0)
     with pytest.raises(ValueError, match="0 denoising steps; use at least 1"):
         World(tiny_models, WorldSettings(denoising_steps=0))
-    with pytest.raises(ValueError, match="'oracle' needs the true coming latents"):
+    with pytest.raises(ValueError, match="'oracle' needs true poses"):
         warmed(tiny_models, 30, WorldSettings(memory_mode="oracle")).step(some_actions(1)[0])
     with pytest.raises(ValueError, match="no frames to go on from; reset it"):
         World(tiny_models).step(some_actions(1)[0])

@@ -110,7 +110,7 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
         _mode_table(revisits),
         "Gain is over *off*, paired by start. Recovery = (off − mode) / (off − oracle) in 1 − SSIM of the last "
         f"{LAST} frames. Recall hit: share of frames made for which a recalled frame sees the same view. The oracle "
-        "searches with the true coming frame. PSNR prefers blur: read it beside sharpness (1 = as sharp as the truth).",
+        "recalls by true pose. PSNR prefers blur: read it beside sharpness (1 = as sharp as the truth).",
     ]
     if summary["by_gap"]:
         parts += ["## By gap since the view was last seen, in recent contexts", _gap_table(summary["by_gap"])]

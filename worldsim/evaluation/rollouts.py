@@ -29,8 +29,10 @@ class Beginning:
     """actions[t] led to frame t."""
     actions: Int64[np.ndarray, "time factors"]
     """The actions to roll out."""
-    coming: Float[Tensor, "time channel h w"]
-    """True latents of the frames to be made: the oracle's query."""
+    history_poses: Float[Tensor, "past 3"]
+    """x, y and yaw in degrees by the engine, which only the oracle's recall goes by."""
+    coming_poses: Float[Tensor, "time 3"]
+    """The same of the frames to be made."""
     seed: int
     """Seed of the world's noise; equal over memory modes."""
 
@@ -40,12 +42,14 @@ class Beginning:
     ) -> "Beginning":
         """All true frames before `step` as history, the recorded actions from there, a noise seed of its own."""
         actions = held_out.actions[episode]
+        poses = torch.from_numpy(held_out.poses[episode][:, [0, 1, 3]])
         coming = slice(step, step + horizon)
         return cls(
             history=encoded.latents[:step],
             history_actions=actions[:step],
             actions=actions[coming],
-            coming=encoded.latents[coming],
+            history_poses=poses[:step],
+            coming_poses=poses[coming],
             seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
         )
 
@@ -93,16 +97,17 @@ def roll_out(
     settings = WorldSettings(memory_mode=mode, denoising_steps=denoising_steps)
     for beginning in beginnings:
         world = World(models, settings, seed=beginning.seed)
-        world.observe(beginning.history, torch.from_numpy(beginning.history_actions))
+        poses = beginning.history_poses if mode == "oracle" else None
+        world.observe(beginning.history, torch.from_numpy(beginning.history_actions), poses)
         worlds.append(world)
     actions = torch.from_numpy(np.stack([each.actions for each in beginnings]))
-    coming = torch.stack([each.coming for each in beginnings]) if mode == "oracle" else None
+    coming = torch.stack([each.coming_poses for each in beginnings]) if mode == "oracle" else None
     frames: list[list[np.ndarray]] = [[] for _ in worlds]
     recalled: list[list[tuple[int, ...]]] = [[] for _ in worlds]
     size = models.schedule.section
     for first in range(0, actions.shape[1], size):
         part = slice(first, first + size)
-        sections = step_worlds(worlds, actions[:, part], coming=None if coming is None else coming[:, part])
+        sections = step_worlds(worlds, actions[:, part], None if coming is None else coming[:, part])
         for index, section in enumerate(sections):
             frames[index].append(section.frames_u8)
             recalled[index] += [_best_first(section)] * size

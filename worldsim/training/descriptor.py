@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.history import add_noise
 from retrieval.coverage import coverage_at_k, coverage_loss
-from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
+from retrieval.descriptor import LearnedDescriptor
 from worldsim.episode import list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import Preset, preset
@@ -61,7 +61,7 @@ class DescriptorTraining:
 
 
 def train_descriptor(settings: DescriptorTraining) -> None:
-    """Train, and write `descriptor/` and `pooled/` into the run's checkpoint folder."""
+    """Train, and write `descriptor/` into the run's checkpoint folder."""
     processes = Processes.join(settings.device)
     sizes = preset(settings.preset)
     autoencoder = trained_autoencoder(settings.out, settings.preset).to(processes.device)
@@ -93,9 +93,6 @@ def train_descriptor(settings: DescriptorTraining) -> None:
     loop.train(take_step)
     state.average.copy_to(model)
     keep_component(model, "descriptor", settings.out, processes)
-    pooled = PooledDescriptor(channels=sizes.autoencoder.latent_channels).to(processes.device)
-    pooled.fit(episodes.latents[:, :: max(1, episodes.latents.shape[1] // 8)].flatten(0, 1)[:4096].float())
-    keep_component(pooled, "pooled", settings.out, processes)
     processes.leave()
 
 

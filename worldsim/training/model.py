@@ -31,19 +31,19 @@ from worldsim.training.optimizers import make_optimizers
 from worldsim.training.preview import ModelPreview
 from worldsim.training.processes import Processes
 from worldsim.training.reading import read_action_space
-from worldsim.training.recalling import BatchRecall, RecallMixture, episode_keys
+from worldsim.training.recalling import BatchRecall, RecallMixture, mark_episodes
 from worldsim.training.self_rollout import SelfRollout, SelfRolloutSettings, random_moments
 from worldsim.training.state import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTraining:
-    """Train the world model on recorded episodes; needs the run's autoencoder and descriptor."""
+    """Train the world model on recorded episodes; needs the run's autoencoder, descriptor and odometer."""
 
     data: Path
     """folder of recorded episodes"""
     out: Path
-    """the run folder that `worldsim train autoencoder` and `… descriptor` filled"""
+    """the run folder that `worldsim train autoencoder`, `… descriptor` and `… odometer` filled"""
     preset: str = "default"
     """tiny, default or large"""
     warm_start: Path | None = None
@@ -143,13 +143,7 @@ class ModelTrainer:
     def _advance(self, cache: HistoryCache, actions: Tensor, own: int, generator: torch.Generator) -> None:
         """The model's own next section, from the history pass that training has just made."""
         assert self.own is not None
-        part = HistoryCache(
-            keys=[key[-own:].detach() for key in cache.keys],
-            values=[value[-own:].detach() for value in cache.values],
-            present=None if cache.present is None else cache.present[-own:],
-            sigma=cache.sigma[-own:],
-            newest=cache.newest[-own:],
-        )
+        part = cache.newest_rows(own)
         shape = (own, self.section, *self.own.recent.shape[2:])
         noise = torch.randn(shape, generator=generator, device=generator.device)
         self.own.advance(self._make_next(noise, actions[-own:], part))
@@ -182,7 +176,7 @@ class ModelTrainer:
         coming = coming_latents(self.episodes.latents, moments, self.section)
         actions = recent_actions(self.episodes.actions, moments, self.reach, self.section)
         return (
-            self._history(moments, recent, present, actions, coming, sigma, generator),
+            self._history(moments, recent, present, actions, sigma, generator),
             coming,
             actions,
             own,
@@ -200,22 +194,26 @@ class ModelTrainer:
         recent: Tensor,
         present: Tensor,
         actions: Int[Tensor, "batch step factor"],
-        coming: Tensor,
         sigma: Tensor,
         generator: torch.Generator,
     ) -> History:
         """Recall past frames as play does and put noise of the told level on everything."""
-        picks = self.recall.pick(moments, recent, present, actions, coming, generator)
+        picks = self.recall.pick(moments, recent, present, actions, generator)
         recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
         noise = torch.randn(
             len(moments), recent.shape[1] + recalled.shape[1], *recent.shape[2:],
             generator=generator, device=generator.device,
         )  # fmt: skip
         noisy = add_noise(torch.cat((recent, recalled), 1), sigma, noise)
+        marks, rows = self.recall.marks, moments.episode[:, None]
+        recent_poses = marks.poses[rows, moments.frames(-self.reach, -1).clamp(min=0)]
+        section_poses = marks.expected[rows, moments.frames(0, self.section - 1)]
         return History(
             recent=noisy[:, : recent.shape[1]], recent_present=present, recent_actions=actions[:, : self.reach],
             recalled=noisy[:, recent.shape[1] :], recalled_present=picks.present,
-            recalled_ages=moments.time[:, None] - picks.frames, sigma=sigma,
+            recalled_ages=(moments.time[:, None] - picks.frames).abs(), sigma=sigma,
+            recent_poses=recent_poses, recalled_poses=marks.poses[rows, picks.frames],
+            section_poses=section_poses,
         )  # fmt: skip
 
 
@@ -229,8 +227,8 @@ def train_model(settings: ModelTraining) -> None:
     processes = Processes.join(settings.device)
     sizes = preset(settings.preset)
     autoencoder = trained_autoencoder(settings.out, settings.preset).to(processes.device)
-    descriptor, pooled = (
-        trained_component(settings.out, name).to(processes.device) for name in ("descriptor", "pooled")
+    descriptor, odometer = (
+        trained_component(settings.out, name).to(processes.device) for name in ("descriptor", "odometer")
     )
     paths = list_episodes(settings.data)
     own_paths = own_share(paths, processes.rank, processes.count)
@@ -242,16 +240,15 @@ def train_model(settings: ModelTraining) -> None:
     start_weights(model, "transformer", settings.warm_start)
     model.to(processes.device)
     processes.same_start(model)
-    recall = BatchRecall(
-        episode_keys(episodes, descriptor, pooled), descriptor, pooled, sizes, settings.recall
-    )
+    marks = mark_episodes(episodes, descriptor, odometer)
+    recall = BatchRecall(episodes, marks, descriptor, sizes, settings.recall)
     trainer = ModelTrainer(model, episodes, recall, sizes, settings, processes)
     if settings.compile:
         compile_blocks(model)
     loop = TrainingLoop("model", settings.out, trainer.state, settings.loop, processes)
     averaged = WorldTransformer.of(sizes.transformer).to(processes.device).eval().requires_grad_(False)
     models = WorldModels(
-        autoencoder, descriptor, pooled, averaged, read_action_space(paths), sizes.flow, sizes.recall
+        autoencoder, descriptor, odometer, averaged, read_action_space(paths), sizes.flow, sizes.recall
     )
     preview = ModelPreview(models, trainer.state, validation, settings.out / "strips")
     loop.train(trainer.take_step, preview)

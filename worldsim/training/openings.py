@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from worldsim.checkpoint import Openings, save_openings
+from worldsim.openings import Openings, save_openings
 from worldsim.training.data import LatentEpisodes
 
 OPENINGS, FRAMES = 16, 4

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from retrieval.descriptor import LearnedDescriptor, PooledDescriptor
+from models.packer import pad_actions
+from retrieval.descriptor import LearnedDescriptor
+from retrieval.odometer import ACTIONS, Odometer, Whereabouts
 from retrieval.spread import spread
 from worldsim.presets import Preset
-from worldsim.recall import make_queries, score_all
+from worldsim.recall import PLACE, make_queries, score_all, score_places
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments
 
@@ -21,17 +23,21 @@ class RecallMixture:
     off: float = 0.15
     """without memory, so that the model does not lean on what is absent"""
     oracle: float = 0.15
-    """by the true coming view"""
+    """by true poses, among all frames of the episode but the recent context's: the ones to come as well"""
     random: float = 0.05
     """any past frames"""
 
 
 @dataclass(frozen=True)
-class EpisodeKeys:
-    """Descriptor keys of every frame of every episode."""
+class EpisodeMarks:
+    """What memory would know of every frame of every episode."""
 
-    learned: Float[Tensor, "episode time dim"]
-    pooled: Float[Tensor, "episode time pooled_dim"]
+    keys: Float[Tensor, "episode time dim"]
+    """the descriptor's"""
+    poses: Float[Tensor, "episode time 3"]
+    """estimated by the odometer, from each episode's first frame"""
+    expected: Float[Tensor, "episode time 3"]
+    """estimated before the frame was seen"""
 
 
 @dataclass(frozen=True)
@@ -43,16 +49,24 @@ class Picks:
 
 
 @torch.no_grad()
-def episode_keys(
-    episodes: LatentEpisodes, descriptor: LearnedDescriptor, pooled: PooledDescriptor
-) -> EpisodeKeys:
-    """Keys of all frames, in float16."""
-    learned, by_pool = [], []
-    for latents in episodes.latents:
-        chunk = latents.float()
-        learned.append(descriptor.keys(chunk).half())
-        by_pool.append(pooled.keys(chunk).half())
-    return EpisodeKeys(learned=torch.stack(learned), pooled=torch.stack(by_pool))
+def mark_episodes(
+    episodes: LatentEpisodes, descriptor: LearnedDescriptor, odometer: Odometer
+) -> EpisodeMarks:
+    """Keys of all frames, in float16, and where they were seen from."""
+    keys, poses, expected = [], [], []
+    for part in torch.arange(len(episodes)).split(MARKED_AT_ONCE):
+        latents, actions = episodes.latents[part].float(), episodes.actions[part].long()
+        keys += [descriptor.keys(each).half() for each in latents]
+        origin = Whereabouts.origin(len(part), latents.device)
+        known = pad_actions(actions, actions.shape[1] + ACTIONS - 1)
+        followed, guessed, _ = odometer.track(origin, latents, known)
+        poses.append(torch.cat((origin.pose[:, None], followed), 1))
+        expected.append(torch.cat((origin.pose[:, None], guessed), 1))
+    return EpisodeMarks(keys=torch.stack(keys), poses=torch.cat(poses), expected=torch.cat(expected))
+
+
+MARKED_AT_ONCE = 64
+"""episodes that the odometer follows at once"""
 
 
 class BatchRecall:
@@ -60,19 +74,15 @@ class BatchRecall:
 
     def __init__(
         self,
-        keys: EpisodeKeys,
+        episodes: LatentEpisodes,
+        marks: EpisodeMarks,
         descriptor: LearnedDescriptor,
-        pooled: PooledDescriptor,
         sizes: Preset,
         mixture: RecallMixture,
     ) -> None:
-        self.keys, self.descriptor, self.pooled, self.sizes, self.mixture = (
-            keys,
-            descriptor,
-            pooled,
-            sizes,
-            mixture,
-        )
+        self.marks, self.descriptor, self.sizes, self.mixture = marks, descriptor, sizes, mixture
+        self.true_poses = episodes.poses[..., [0, 1, 3]]
+        self.lengths = episodes.lengths
 
     @torch.no_grad()
     def pick(
@@ -81,32 +91,33 @@ class BatchRecall:
         recent: Float[Tensor, "batch recent channel height width"],
         present: Bool[Tensor, "batch recent"],
         actions: Int[Tensor, "batch step factor"],
-        coming: Float[Tensor, "batch section channel height width"],
         generator: torch.Generator,
     ) -> Picks:
-        """Frames older than the recent context; each moment draws its way of recall from the mixture."""
-        schedule, settings = self.sizes.schedule, self.sizes.recall
-        keys = self.keys.learned[moments.episode]
+        """Frames out of the recent context; each moment draws its way of recall from the mixture."""
+        schedule, settings, mixture = self.sizes.schedule, self.sizes.recall, self.mixture
+        episode, last = moments.episode, moments.time + schedule.section - 1
+        keys = self.marks.keys[episode]
         numbers = torch.arange(keys.shape[1], device=keys.device)
         ages = moments.time[:, None] - numbers
         queries = make_queries(self.descriptor, recent, present, actions, schedule.section)
-        scores = score_all(keys, queries, ages, settings)
-        way = torch.rand(len(moments), generator=generator, device=keys.device)[:, None]
-        oracle = torch.einsum(
-            "bnd,bd->bn", self.keys.pooled[moments.episode], self.pooled.keys(coming[:, -1]).half()
-        ).float()
-        chance = torch.rand(scores.shape, generator=generator, device=keys.device)
-        mixture = self.mixture
-        scores = torch.where(way < mixture.oracle, oracle, scores)
-        scores = torch.where(
-            (way >= mixture.oracle) & (way < mixture.oracle + mixture.random), chance, scores
+        scores = score_all(
+            keys, queries, ages, self.marks.poses[episode], self.marks.expected[episode, last], settings
         )
-        valid = (ages > schedule.recent_frames) & (way < 1 - mixture.off)
+        way = torch.rand(len(moments), generator=generator, device=keys.device)[:, None]
+        by_oracle = way < mixture.oracle
+        by_chance = (way >= mixture.oracle) & (way < mixture.oracle + mixture.random)
+        oracle = score_places(self.true_poses[episode], self.true_poses[episode, last], PLACE)
+        scores = torch.where(by_oracle, oracle, scores)
+        chance = torch.rand(scores.shape, generator=generator, device=keys.device)
+        scores = torch.where(by_chance, chance, scores)
+        past = ages > schedule.recent_frames
+        # A view is a view: what the player sees later teaches how to draw from it as well.
+        coming = (ages < -schedule.recent_frames) & (numbers < self.lengths[episode][:, None]) & by_oracle
         frames, found = spread(
             scores,
             numbers.expand(scores.shape).contiguous(),
             schedule.recalled.frames,
             settings.gap_frames,
-            valid,
+            (past | coming) & (way < 1 - mixture.off),
         )
         return Picks(frames=frames, present=found)

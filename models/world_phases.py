@@ -1,0 +1,73 @@
+"""Rotary phases that say which way of the world a token looks, whatever frame it belongs to."""
+
+from math import ceil
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.rotary import axis_split
+from models.schedule import Schedule
+from models.viewpoint import column_directions_deg, direction_phases
+
+
+class WorldPhases(nn.Module):
+    """Takes the columns' share of the phases of a pack and fills it with directions: heading plus the column's own.
+
+    A head with these phases finds what lay in a direction when the player has turned, in one step of attention.
+    Compressed tokens take the mean over their frames and columns, as the other phases do (FramePack, section 3.1).
+    """
+
+    def __init__(self, schedule: Schedule, rows: int, cols: int, head_dim: int, view_deg: float) -> None:
+        super().__init__()
+        self.rows = rows
+        self.levels = [(level.frames, level.kernel.rate) for level in (*schedule.recent, schedule.recalled)]
+        self.part = axis_split(head_dim)[2] // 2
+        self.directions: Tensor
+        self.register_buffer("directions", column_directions_deg(cols, view_deg), persistent=False)
+
+    def history(
+        self,
+        recent_deg: Float[Tensor, "batch recent"],
+        recalled_deg: Float[Tensor, "batch recalled"],
+        cos: Float[Tensor, "token half"],
+        sin: Float[Tensor, "token half"],
+    ) -> tuple[Float[Tensor, "batch token half"], Float[Tensor, "batch token half"]]:
+        """Of the packed history; headings relative to the section's, `cos` and `sin` the pack's other phases."""
+        headings_deg = torch.cat((recent_deg, recalled_deg), 1).split(
+            [frames for frames, _ in self.levels], 1
+        )
+        rates = [rate for _, rate in self.levels]
+        levels = [self._level(each, rate) for each, rate in zip(headings_deg, rates, strict=True)]
+        return _fill([level[0] for level in levels], cos), _fill([level[1] for level in levels], sin)
+
+    def section(
+        self, headings_deg: Float[Tensor, "batch section"], cos: Tensor, sin: Tensor
+    ) -> tuple[Float[Tensor, "batch token half"], Float[Tensor, "batch token half"]]:
+        """Of the section's own tokens."""
+        own_cos, own_sin = self._level(headings_deg, 1)
+        return _fill([own_cos], cos), _fill([own_sin], sin)
+
+    def _level(
+        self, headings_deg: Float[Tensor, "batch frame"], rate: int
+    ) -> tuple[Float[Tensor, "batch token part"], Float[Tensor, "batch token part"]]:
+        directions = headings_deg.float()[..., None] + self.directions
+        missing = -directions.shape[-1] % rate
+        directions = torch.cat((directions, directions[..., -1:].expand(-1, -1, missing)), -1)
+        rows = ceil(self.rows / rate)
+        cos, sin = (
+            # Within a group tokens come row by row, and all rows look the same way.
+            phases.unflatten(2, (-1, rate)).unflatten(1, (-1, rate)).mean((2, 4))[:, :, None]
+            .expand(-1, -1, rows, -1, -1).flatten(1, 3)
+            for phases in direction_phases(directions, self.part)
+        )  # fmt: skip
+        return cos, sin
+
+
+def _fill(
+    levels: list[Float[Tensor, "batch _ part"]], plain: Float[Tensor, "token half"]
+) -> Float[Tensor, "batch token half"]:
+    """The other phases of a pack with their last columns replaced by those of its levels."""
+    told = torch.cat(levels, 1)
+    kept = plain[:, : plain.shape[1] - told.shape[2]].expand(len(told), -1, -1)
+    return torch.cat((kept, told), 2)

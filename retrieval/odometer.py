@@ -1,0 +1,205 @@
+"""Path integration: where every frame was seen from, told by actions and by the frames themselves; no true poses."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from retrieval.descriptor import ResidualBlock
+from retrieval.motion import TURN_STEPS, Motion, joint_rows, turned
+
+ACTIONS = TURN_STEPS + 1
+"""actions that a step's move depends on, its own included"""
+MOVE_SCALE = 32.0
+"""map units: moves are of this size, and networks like numbers of size one"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OdometerSettings:
+    channels: int
+    """Channels of a latent."""
+    height: int = 12
+    """Rows of a latent; even."""
+    width: int = 16
+    """Columns of a latent; even."""
+    hidden: int = 32
+    """Channels of the convolutions; a multiple of 8."""
+    head_width: int = 96
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Places of a batch of players, from where their worlds began, and the moves that brought them there."""
+
+    pose: Float[Tensor, "batch 3"]
+    """x, y in map units, heading in degrees"""
+    move: Float[Tensor, "batch 2"]
+    """the last step's, along x and y"""
+
+    @classmethod
+    def stack(cls, each: Sequence["Whereabouts"]) -> "Whereabouts":
+        """Several batches as one."""
+        return cls(pose=torch.cat([one.pose for one in each]), move=torch.cat([one.move for one in each]))
+
+    @classmethod
+    def origin(cls, batch: int, device: torch.device | str = "cpu") -> "Whereabouts":
+        return cls(pose=torch.zeros(batch, 3, device=device), move=torch.zeros(batch, 2, device=device))
+
+
+class Odometer(ModelMixin, ConfigMixin):
+    """The move of every step: what the actions tell (`Motion`), corrected by what is seen.
+
+    Turns are exact. Free moves are too; a wall in the way is seen, ahead of the step in the frame before it, or
+    afterwards in how the view has changed. Everything is float32: places add up over thousands of steps.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int,
+        motion: dict[str, Any],
+        height: int = 12,
+        width: int = 16,
+        hidden: int = 32,
+        head_width: int = 96,
+    ) -> None:
+        super().__init__()
+        if height % 2 or width % 2 or hidden % 8:
+            raise ValueError(f"height {height}, width {width} must be even, hidden {hidden} a multiple of 8")
+        self.motion = Motion.of_json(motion)
+        joint = len(self.motion.thrust)
+        self.stem = nn.Conv2d(2 * channels + 1, hidden, 4, stride=2, padding=1)
+        self.blocks = nn.Sequential(ResidualBlock(hidden), ResidualBlock(hidden))
+        self.squeeze = nn.Conv2d(hidden, 8, 1)
+        self.project = nn.Linear(8 * (height // 2) * (width // 2), head_width)
+        self.told = nn.Linear(2, head_width)
+        self.pressed = nn.Embedding(joint, head_width)
+        self.mlp = nn.Sequential(
+            nn.SiLU(), nn.Linear(head_width, head_width), nn.SiLU(), nn.Linear(head_width, 3)
+        )
+
+    @classmethod
+    def of(cls, settings: OdometerSettings, motion: Motion) -> "Odometer":
+        return cls(motion=asdict(motion), **asdict(settings))
+
+    def features(
+        self,
+        before: Float[Tensor, "batch channel height width"],
+        after: Float[Tensor, "batch channel height width"],
+        seen: Bool[Tensor, " batch"],
+    ) -> Float[Tensor, "batch head_width"]:
+        """What two neighbouring frames tell of the move between them; `after` is looked at only where it is `seen`."""
+        here = seen[:, None, None, None].to(self.dtype)
+        flag = here.expand(-1, 1, *before.shape[2:])
+        x = self.stem(torch.cat((before.to(self.dtype), after.to(self.dtype) * here, flag), 1))
+        return self.project(self.squeeze(functional.silu(self.blocks(x))).flatten(1))
+
+    def judge(
+        self,
+        features: Float[Tensor, "batch head_width"],
+        free: Float[Tensor, "batch 2"],
+        action: Integer[Tensor, "batch factor"],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch 2"]]:
+        """Whether something changes the move that the actions tell (a logit), and the move if so.
+
+        Moves are forward and left of the view before the step.
+        """
+        told = self.told((free / MOVE_SCALE).to(self.dtype))
+        x = self.mlp(features + told + self.pressed(joint_rows(action, self.motion.sizes))).float()
+        return x[:, 0], free + x[:, 1:] * MOVE_SCALE
+
+    def corrected(
+        self,
+        features: Float[Tensor, "batch head_width"],
+        free: Float[Tensor, "batch 2"],
+        action: Integer[Tensor, "batch factor"],
+    ) -> Float[Tensor, "batch 2"]:
+        """The move: exactly as told unless something is more likely than not to have changed it."""
+        changed, move = self.judge(features, free, action)
+        return torch.where(changed[:, None] > 0, move, free)
+
+    def advance(
+        self,
+        where: Whereabouts,
+        features: Float[Tensor, "batch head_width"],
+        actions: Integer[Tensor, "batch step factor"],
+    ) -> Whereabouts:
+        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last."""
+        free, heading = self.told_move(where, actions)
+        view = where.pose[:, 2]
+        move = turned(self.corrected(features, turned(free, -view), actions[:, -1]), view)
+        pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
+        return Whereabouts(pose=pose, move=move)
+
+    @torch.no_grad()
+    def expect(
+        self,
+        where: Whereabouts,
+        newest: Float[Tensor, "batch channel height width"],
+        actions: Integer[Tensor, "batch step factor"],
+        section: int,
+    ) -> Float[Tensor, "batch {section} 3"]:
+        """Poses of the section's frames before they are made; `actions` end with the section's own.
+
+        What stands in the way is seen in the newest frame for the first step; later ones go as told.
+        """
+        unseen = torch.zeros(len(newest), dtype=torch.bool, device=newest.device)
+        window = actions[:, : actions.shape[1] - section + 1]
+        where = self.advance(where, self.features(newest, newest, unseen), window)
+        poses = [where.pose]
+        for i in range(1, section):
+            move, heading = self.told_move(where, actions[:, : window.shape[1] + i])
+            where = Whereabouts(pose=torch.cat((where.pose[:, :2] + move, heading[:, None]), 1), move=move)
+            poses.append(where.pose)
+        return torch.stack(poses, 1)
+
+    def told_move(
+        self, where: Whereabouts, actions: Integer[Tensor, "batch step factor"]
+    ) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:
+        """The next step's move along x and y if nothing stands in the way, and its heading."""
+        turns = self.motion.turns(actions).cumsum(1)
+        headings = where.pose[:, 2:] + turns - turns[:, -2:-1]
+        free = self.motion.carry * where.move + self.motion.free_moves(actions, headings)[:, -1]
+        return free, headings[:, -1]
+
+    @torch.no_grad()
+    def track(
+        self,
+        where: Whereabouts,
+        latents: Float[Tensor, "batch time channel height width"],
+        actions: Integer[Tensor, "batch known factor"],
+    ) -> tuple[Float[Tensor, "batch time-1 3"], Float[Tensor, "batch time-1 3"], Whereabouts]:
+        """Follow frames on from the first of `latents`, which `where` tells of; `actions` end with the last one's.
+
+        Returns for every further frame its pose and what was expected before it was seen, and where it all ends.
+        There must be ACTIONS actions or more before the first further frame's own: pad them with "none".
+        """
+        batch, time = latents.shape[:2]
+        known = actions[:, actions.shape[1] - (time - 1) - (ACTIONS - 1) :]
+        poses, expected = [], []
+        for first in range(1, time, CHUNK):
+            part = slice(first, min(first + CHUNK, time))
+            before = latents[:, first - 1 : part.stop - 1].flatten(0, 1)
+            after = latents[:, part].flatten(0, 1)
+            nothing = torch.zeros(len(after), dtype=torch.bool, device=after.device)
+            seen = self.features(before, after, ~nothing).unflatten(0, (batch, -1))
+            unseen = self.features(before, after, nothing).unflatten(0, (batch, -1))
+            for i, t in enumerate(range(part.start, part.stop)):
+                window = known[:, t - 1 : t - 1 + ACTIONS]
+                expected.append(self.advance(where, unseen[:, i], window).pose)
+                where = self.advance(where, seen[:, i], window)
+                poses.append(where.pose)
+        if not poses:
+            empty = where.pose.new_zeros(batch, 0, 3)
+            return empty, empty, where
+        return torch.stack(poses, 1), torch.stack(expected, 1), where
+
+
+CHUNK = 64
+"""frames whose features are made at once"""

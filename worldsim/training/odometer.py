@@ -1,0 +1,207 @@
+"""`worldsim train odometer`: how actions move the player, and how to see what they cannot tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.history import add_noise
+from retrieval.motion import FREE_WIDTH, Motion, fit_motion, turned
+from retrieval.odometer import MOVE_SCALE, Odometer
+from worldsim.episode import Episode, list_episodes
+from worldsim.errors import check_at_least
+from worldsim.presets import preset
+from worldsim.training.components import keep_component, start_weights, trained_autoencoder
+from worldsim.training.data import LatentEpisodes, cached_latents, own_share
+from worldsim.training.loop import LoopSettings, TrainingLoop
+from worldsim.training.processes import Processes
+from worldsim.training.reading import read_action_space
+from worldsim.training.state import TrainingState
+
+FIT_EPISODES = 64
+"""episodes that the motion tables are fitted to: a few are enough, for they are exact"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OdometerTraining:
+    """Fit the motion tables to recorded poses and train the odometer; needs the run's autoencoder."""
+
+    data: Path
+    """folder of recorded episodes"""
+    out: Path
+    """the run folder that `worldsim train autoencoder` filled"""
+    preset: str = "default"
+    """tiny, default or large"""
+    warm_start: Path | None = None
+    """checkpoint folder whose weights training begins with"""
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=4000))
+    batch: int = 512
+    """pairs of neighbouring frames a step and process"""
+    seen_share: float = 0.6
+    """part of the pairs whose second frame is seen; the others are about to be made"""
+    learning_rate: float = 2e-3
+    """highest learning rate"""
+    noise: float = 0.3
+    """highest noise level on latents: it must work on the model's own frames too"""
+    move_noise: float = 3.0
+    """map units of error in the move before, in a third of the pairs: its own errors come back to it"""
+    seed: int = 0
+    """chooses weights and batches"""
+    workers: int = 8
+    """processes that read episodes, a training process"""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batch", "workers")
+        if not 0 <= self.seen_share <= 1:
+            raise ValueError(f"seen_share {self.seen_share} is not within 0..1")
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What recorded episodes tell of every step, along x and y of the map."""
+
+    headings_deg: Float[Tensor, "episode time"]
+    moves: Float[Tensor, "episode time 2"]
+    """to each frame from the one before; the first is zero"""
+    free: Float[Tensor, "episode time 2"]
+    """what the actions push in each step"""
+    changed: Int[Tensor, "n 2"]
+    """episode and time of the steps that something changed"""
+    share: float
+    """part of all steps that these are"""
+
+    @classmethod
+    def of(cls, episodes: LatentEpisodes, motion: Motion) -> "Moves":
+        actions = episodes.actions.long()
+        turns = motion.turns(actions).cumsum(1)
+        headings = episodes.poses[:, :1, 3] + turns - turns[:, :1]
+        moves = torch.zeros_like(episodes.poses[..., :2])
+        moves[:, 1:] = episodes.poses[:, 1:, :2] - episodes.poses[:, :-1, :2]
+        free = motion.free_moves(actions, headings)
+        told = torch.zeros_like(moves)
+        told[:, 1:] = motion.carry * moves[:, :-1] + free[:, 1:]
+        steps = torch.arange(moves.shape[1], device=moves.device)
+        real = (steps > 0) & (steps < episodes.lengths[:, None])
+        changed = ((moves - told).norm(dim=-1) > FREE_WIDTH) & real
+        share = float(changed.sum() / real.sum())
+        return cls(headings_deg=headings, moves=moves, free=free, changed=changed.nonzero(), share=share)
+
+
+def train_odometer(settings: OdometerTraining) -> None:
+    """Fit, train, and write `odometer/` into the run's checkpoint folder."""
+    processes = Processes.join(settings.device)
+    sizes = preset(settings.preset)
+    autoencoder = trained_autoencoder(settings.out, settings.preset).to(processes.device)
+    everything = list_episodes(settings.data)
+    paths = own_share(everything, processes.rank, processes.count)
+    cache = settings.out / "latents" / f"{processes.rank}_of_{processes.count}.safetensors"
+    episodes = cached_latents(paths, autoencoder, cache, settings.workers, processes.main)
+    motion = _fitted(everything, read_action_space(everything).sizes, processes.main)
+    torch.manual_seed(settings.seed)
+    model = Odometer.of(sizes.odometer, motion)
+    start_weights(model, "odometer", settings.warm_start)
+    model.to(processes.device)
+    processes.same_start(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    state = TrainingState(model, [optimizer], decay=0.995)
+    loop = TrainingLoop("odometer", settings.out, state, settings.loop, processes)
+    parameters, moves = list(model.parameters()), Moves.of(episodes, motion)
+
+    def take_step(step: int) -> dict[str, Tensor]:
+        generator = processes.generator(settings.seed, step)
+        loss, found = odometer_loss(model, episodes, moves, settings, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        processes.average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        state.average.update(model, step)
+        return {"loss": loss.detach(), **found}
+
+    loop.train(take_step)
+    state.average.copy_to(model)
+    keep_component(model, "odometer", settings.out, processes)
+    processes.leave()
+
+
+def _fitted(paths: Sequence[Path], sizes: tuple[int, ...], show: bool) -> Motion:
+    """The tables of some episodes: every process reads the same ones."""
+    actions, poses = [], []
+    for path in paths[:FIT_EPISODES]:
+        with Episode.open(path) as episode:
+            actions.append(torch.from_numpy(episode.actions))
+            poses.append(torch.from_numpy(episode.poses))
+    lengths = torch.tensor([len(each) for each in actions])
+    motion, error_deg, free = fit_motion(
+        nn.utils.rnn.pad_sequence(actions, batch_first=True),
+        nn.utils.rnn.pad_sequence(poses, batch_first=True),
+        lengths,
+        sizes,
+    )
+    if show:
+        told = f"turns to {error_deg:.2g} degrees, {free:.1%} of the steps move as told"
+        print(f"odometer: actions tell {told}", flush=True)
+    return motion
+
+
+def draw_pairs(
+    episodes: LatentEpisodes, moves: Moves, batch: int, generator: torch.Generator
+) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+    """Episodes and times of frames, every second one (if there are any) led to by a step that something changed."""
+    device = generator.device
+    episode = torch.randint(len(episodes), (batch,), generator=generator, device=device)
+    uniform = torch.rand(batch, generator=generator, device=device)
+    time = (1 + uniform * (episodes.lengths[episode] - 1)).long()
+    if not len(moves.changed):
+        return episode, time
+    some = moves.changed[torch.randint(len(moves.changed), (batch // 2,), generator=generator, device=device)]
+    return torch.cat((some[:, 0], episode[batch // 2 :])), torch.cat((some[:, 1], time[batch // 2 :]))
+
+
+def odometer_loss(
+    model: Odometer,
+    episodes: LatentEpisodes,
+    moves: Moves,
+    settings: OdometerTraining,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Is a move changed (cross entropy), and where does it lead then (distance)?
+
+    Also the mean errors of changed moves in map units, of frames that are seen and of frames to come.
+    """
+    device, batch = generator.device, settings.batch
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    episode, time = draw_pairs(episodes, moves, batch, generator)
+    pairs = torch.stack((episodes.latents[episode, time - 1], episodes.latents[episode, time]), 1).float()
+    noise = torch.randn(pairs.shape, generator=generator, device=device)
+    pairs = add_noise(pairs, settings.noise * uniform(batch).square(), noise)
+    seen = uniform(batch) < settings.seen_share
+    off = torch.randn(batch, 2, generator=generator, device=device) * settings.move_noise
+    earlier = moves.moves[episode, time - 1] + off * (uniform(batch, 1) < 1 / 3)
+    view = moves.headings_deg[episode, time - 1]
+    free = turned(model.motion.carry * earlier + moves.free[episode, time], -view)
+    true = turned(moves.moves[episode, time], -view)
+    features, actions = model.features(pairs[:, 0], pairs[:, 1], seen), episodes.actions[episode, time]
+    logit, made = model.judge(features, free, actions)
+    changed = (true - free).norm(dim=1) > FREE_WIDTH
+    # Half of the pairs were drawn for being changed; the others' share is the true one.
+    share = moves.share
+    weight = torch.where(changed, 2 * share / (1 + share), 2 / (1 + share))
+    gate = functional.binary_cross_entropy_with_logits(logit, changed.float(), weight)
+    distance = (made - true).square().sum(1).add(1e-4).sqrt()
+    errors = (torch.where(logit[:, None] > 0, made, free) - true).detach().norm(dim=1)
+    found = {"error_seen": _mean(errors, changed & seen), "error_unseen": _mean(errors, changed & ~seen)}
+    return gate + _mean(distance, changed) / MOVE_SCALE, found
+
+
+def _mean(values: Float[Tensor, " batch"], of: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
+    return (values * of).sum() / of.sum().clamp(min=1)
