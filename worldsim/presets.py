@@ -20,7 +20,7 @@ class Preset:
     transformer: TransformerSettings = field(default_factory=TransformerSettings)
     descriptor: LearnedDescriptorSettings = field(
         default_factory=lambda: LearnedDescriptorSettings(
-            channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1
+            channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=40
         )
     )
     odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))

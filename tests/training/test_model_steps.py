@@ -129,7 +129,7 @@ def test_moments_by_hand(episodes_of) -> None:
 def test_history_noise_is_told_and_leaves_the_target_clean(trainer_of, training_of) -> None:
     """sigma says how noisy each history is; clean ones stay exactly as recorded, and so does every target."""
     settings = training_of(batch=64, own_frames=TRUTH_ONLY, clean_share=0.4, history_noise=0.5)
-    settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, random=0.0))
+    settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=0.0))
     trainer = trainer_of(settings)
     history, coming, actions, own = trainer._batch(0, torch.Generator().manual_seed(0))
     assert own == 0
@@ -149,7 +149,7 @@ def test_history_noise_is_told_and_leaves_the_target_clean(trainer_of, training_
 def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of) -> None:
     """Frame and age of a slot must belong together."""
     settings = training_of(batch=32, own_frames=TRUTH_ONLY, clean_share=1.0)
-    settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, random=1.0))
+    settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0))
     trainer = trainer_of(settings)
     generator = torch.Generator().manual_seed(0)
     history, coming, _, _ = trainer._batch(0, generator)

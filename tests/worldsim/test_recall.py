@@ -17,7 +17,7 @@ from worldsim.training.recalling import BatchRecall, EpisodeMarks, Picks, Recall
 from worldsim.world import World, WorldSettings, step_worlds
 
 LENGTHS = (180, 120)
-HYBRID = RecallMixture(off=0.0, oracle=0.0, random=0.0)
+HYBRID = RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def pick(
     mixture: RecallMixture,
     marks: EpisodeMarks | None = None,
     seed: int = 0,
+    own: int = 0,
 ) -> Picks:
     """What training recalls for these moments; the descriptor's keys are in float32 unless given."""
     if marks is None:
@@ -52,7 +53,7 @@ def pick(
     recall = BatchRecall(episodes, marks, models.descriptor, tiny(), mixture)
     recent, present = recent_latents(episodes.latents, moments, 22)
     actions = recent_actions(episodes.actions, moments, 22, 1)
-    return recall.pick(moments, recent, present, actions, torch.Generator().manual_seed(seed))
+    return recall.pick(moments, recent, present, actions, own, torch.Generator().manual_seed(seed))
 
 
 def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: int, mode: str) -> World:
@@ -163,7 +164,17 @@ def test_mixture_takes_its_shares(tiny_models: WorldModels, episodes: LatentEpis
     assert len(picks.frames[by_chance].unique()) > 100
 
 
-@pytest.mark.parametrize("mixture", [HYBRID, RecallMixture(off=0.0, oracle=0.0, random=1.0)])
+def test_own_histories_have_a_share_of_their_own(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:
+    """The last rows are the model's own: taken for the first ones, the mixtures would change places."""
+    hybrid, oracle = (pick(tiny_models, episodes, many(1), each).frames[0] for each in (HYBRID, ORACLE))
+    mixture = RecallMixture(off=0.0, oracle=0.0, own_oracle=1.0, random=0.0)
+    picks = pick(tiny_models, episodes, many(6), mixture, own=2)
+    assert torch.equal(picks.frames, torch.stack([hybrid] * 4 + [oracle] * 2))
+    with pytest.raises(ValueError, match=r"shares off 0.3, .* own_oracle 0.5, random 0.3 add up to 1.1"):
+        RecallMixture(off=0.3, random=0.3)
+
+
+@pytest.mark.parametrize("mixture", [HYBRID, RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0)])
 def test_nothing_recent_coming_or_padded_is_recalled(
     tiny_models: WorldModels, episodes: LatentEpisodes, mixture: RecallMixture
 ) -> None:

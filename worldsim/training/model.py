@@ -176,7 +176,7 @@ class ModelTrainer:
         coming = coming_latents(self.episodes.latents, moments, self.section)
         actions = recent_actions(self.episodes.actions, moments, self.reach, self.section)
         return (
-            self._history(moments, recent, present, actions, sigma, generator),
+            self._history(moments, recent, present, actions, sigma, own, generator),
             coming,
             actions,
             own,
@@ -195,10 +195,11 @@ class ModelTrainer:
         present: Tensor,
         actions: Int[Tensor, "batch step factor"],
         sigma: Tensor,
+        own: int,
         generator: torch.Generator,
     ) -> History:
         """Recall past frames as play does and put noise of the told level on everything."""
-        picks = self.recall.pick(moments, recent, present, actions, generator)
+        picks = self.recall.pick(moments, recent, present, actions, own, generator)
         recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
         noise = torch.randn(
             len(moments), recent.shape[1] + recalled.shape[1], *recent.shape[2:],

@@ -24,8 +24,19 @@ class RecallMixture:
     """without memory, so that the model does not lean on what is absent"""
     oracle: float = 0.15
     """by true poses, among all frames of the episode but the recent context's: the ones to come as well"""
+    own_oracle: float = 0.5
+    """the same where the history is the model's own: what was recalled wrongly there is at odds with the true next
+    frame, and would teach the model to leave its own world"""
     random: float = 0.05
     """any past frames"""
+
+    def __post_init__(self) -> None:
+        total = self.off + self.random + max(self.oracle, self.own_oracle)
+        if total > 1 or min(self.off, self.oracle, self.own_oracle, self.random) < 0:
+            raise ValueError(
+                f"recall shares off {self.off}, oracle {self.oracle} or own_oracle {self.own_oracle}, random "
+                f"{self.random} add up to {total:g} or lie below 0; use shares of at most 1 in all"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,9 +102,13 @@ class BatchRecall:
         recent: Float[Tensor, "batch recent channel height width"],
         present: Bool[Tensor, "batch recent"],
         actions: Int[Tensor, "batch step factor"],
+        own: int,
         generator: torch.Generator,
     ) -> Picks:
-        """Frames out of the recent context; each moment draws its way of recall from the mixture."""
+        """Frames out of the recent context; each moment draws its way of recall from the mixture.
+
+        The last `own` moments are those of the model's own histories.
+        """
         schedule, settings, mixture = self.sizes.schedule, self.sizes.recall, self.mixture
         episode, last = moments.episode, moments.time + schedule.section - 1
         keys = self.marks.keys[episode]
@@ -104,8 +119,10 @@ class BatchRecall:
             keys, queries, ages, self.marks.poses[episode], self.marks.expected[episode, last], settings
         )
         way = torch.rand(len(moments), generator=generator, device=keys.device)[:, None]
-        by_oracle = way < mixture.oracle
-        by_chance = (way >= mixture.oracle) & (way < mixture.oracle + mixture.random)
+        shares = torch.full_like(way, mixture.oracle)
+        shares[len(way) - own :] = mixture.own_oracle
+        by_oracle = way < shares
+        by_chance = (way >= shares) & (way < shares + mixture.random)
         oracle = score_places(self.true_poses[episode], self.true_poses[episode, last], PLACE)
         scores = torch.where(by_oracle, oracle, scores)
         chance = torch.rand(scores.shape, generator=generator, device=keys.device)

@@ -1,0 +1,95 @@
+"""The odometer's training: which steps count as changed, and that it learns to see what changed them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrieval.motion import Motion
+from retrieval.odometer import ACTIONS, Odometer, Whereabouts
+from worldsim.presets import tiny
+from worldsim.training.data import LatentEpisodes
+from worldsim.training.odometer import Moves, OdometerTraining, draw_pairs, odometer_loss
+
+
+def walking() -> Motion:
+    """Every action walks 10 units forward; factor 1 turns by 10 degrees."""
+    turns = tuple((0.0, 10.0, -10.0)[row % 3] for row in range(27))
+    push = ((10.0, 0.0),) * 27
+    return Motion(
+        sizes=(3, 3, 3), turn_factor=1, turns_deg=turns, carry=0.0, thrust=push, after=((0.0, 0.0),) * 27
+    )
+
+
+def walled(episodes: LatentEpisodes, share: float = 0.2) -> tuple[LatentEpisodes, torch.Tensor]:
+    """A wall, seen as a bright frame, halves the next step; and where walls are, `(episode, time)`."""
+    generator = torch.Generator().manual_seed(4)
+    count, time = episodes.actions.shape[:2]
+    wall = torch.rand(count, time, generator=generator) < share
+    latents = 0.3 * torch.randn(episodes.latents.shape, generator=generator)
+    latents[wall] += 1.5
+    blocked = torch.zeros(count, time, dtype=torch.bool)
+    blocked[:, 1:] = wall[:, :-1]
+    headings = walking().turns(episodes.actions.long()).cumsum(1)
+    moves = walking().free_moves(episodes.actions.long(), headings)
+    moves[blocked] *= 0.5
+    moves[:, 0] = 0
+    poses = torch.cat((moves.cumsum(1), torch.zeros(count, time, 1), headings[..., None] % 360), -1)
+    return replace(episodes, latents=latents.half(), poses=poses), blocked
+
+
+def settings(**changes: object) -> OdometerTraining:
+    plain = OdometerTraining(
+        data=Path("unused"), out=Path("unused"), preset="tiny", batch=64, noise=0.1, move_noise=0.0
+    )
+    return replace(plain, **changes)
+
+
+def test_changed_steps_are_those_that_walls_stopped(episodes_of) -> None:
+    """A step counted wrongly teaches that free steps are stopped; padding is none at all."""
+    episodes, blocked = walled(episodes_of(count=3, length=60))
+    episodes = replace(episodes, lengths=torch.tensor([60, 60, 31]))
+    moves = Moves.of(episodes, walking())
+    real = torch.arange(60) < episodes.lengths[:, None]
+    expected = blocked & real
+    assert moves.changed.tolist() == expected.nonzero().tolist()
+    assert moves.share == pytest.approx(float(expected.sum()) / (59 + 59 + 30))
+    episode, time = draw_pairs(episodes, moves, 400, torch.Generator().manual_seed(0))
+    assert bool((time >= 1).all())
+    assert bool((time < episodes.lengths[episode]).all())
+    share = float(expected[episode, time].float().mean())
+    assert share == pytest.approx(0.5 + 0.5 * moves.share, abs=0.06)
+
+
+def test_it_learns_to_see_walls(episodes_of) -> None:
+    """After a short training the walk along the estimated moves ends near the true one; by actions alone it does not."""
+    episodes, _ = walled(episodes_of(count=4, length=120))
+    moves = Moves.of(episodes, walking())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Odometer.of(tiny().odometer, walking())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses = []
+    for step in range(150):
+        loss, found = odometer_loss(model, episodes, moves, settings(), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
+    assert float(found["error_seen"]) < 1.5
+    actions = torch.nn.functional.pad(episodes.actions.long(), (0, 0, ACTIONS - 1, 0))
+    model.eval()
+    poses, expected, _ = model.track(Whereabouts.origin(4), episodes.latents.float(), actions)
+    true = episodes.poses[:, 1:, :2] - episodes.poses[:, :1, :2]  # every walk begins with heading 0
+    apart = (poses[..., :2] - true).norm(dim=-1)
+    assert float(apart[:, -1].mean()) < 15
+    assert float((expected[..., :2] - true).norm(dim=-1).mean()) < 15
+    blind = walking().free_moves(episodes.actions.long(), walking().turns(episodes.actions.long()).cumsum(1))
+    assert float((blind[:, 1:].cumsum(1)[:, -1] - true[:, -1]).norm(dim=-1).mean()) > 40
+
+
+def test_bad_settings_are_one_line() -> None:
+    with pytest.raises(ValueError, match=r"seen_share 1.5 is not within 0..1"):
+        settings(seen_share=1.5)
