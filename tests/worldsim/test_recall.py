@@ -194,7 +194,7 @@ def test_nothing_recent_coming_or_padded_is_recalled(
 
 def test_recall_comes_from_its_generator(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:
     """A resumed training repeats its draws."""
-    mixture = RecallMixture(off=0.2, oracle=0.2, random=0.4)
+    mixture = RecallMixture(off=0.2, oracle=0.2, own_oracle=0.2, random=0.4)
     first, again, other = (pick(tiny_models, episodes, many(60), mixture, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.frames, again.frames)
     assert torch.equal(first.present, again.present)
