@@ -16,7 +16,6 @@ from envs.route import (
     leads_through,
     place_in,
     rooms_between,
-    things_in,
 )
 
 
@@ -204,7 +203,7 @@ class Explorer:
             return 0, 0, 0
         target, yaw = self._way[0], math.radians(yaw_deg)
         heading = math.atan2(target.y - y, target.x - x)
-        heading = heading_around(things_in(self.maze_map, self._room), x, y, heading)
+        heading = heading_around(self.maze_map.things_of[self._room], x, y, heading)
         error_deg = math.degrees(_wrap(heading + self._gait.facing_rad - yaw))
         # A turn lasts until it is done, and does not begin for a few degrees: no trembling about the heading.
         tolerance_deg = 8.0 if self._keys[1] else 20.0

@@ -46,7 +46,7 @@ class MazeMap:
             seed=seed, settings=settings, rows=rows, columns=columns, rooms=rooms, doors=doors, things=things
         )
 
-    @property
+    @cached_property
     def pitch(self) -> int:
         """Distance from a room to the next, in map units."""
         return self.settings.cell * self.settings.room_cells + self.settings.wall
@@ -74,10 +74,18 @@ class MazeMap:
             table[door.second][door.first] = door
         return table
 
+    @cached_property
+    def things_of(self) -> tuple[list[Thing], ...]:
+        """For every room, its decorations."""
+        table: tuple[list[Thing], ...] = tuple([] for _ in self.rooms)
+        for thing in self.things:
+            table[thing.room].append(thing)
+        return table
+
     def spawn(self, rng: np.random.Generator) -> Spawn:
         """Draw a start: a room, a place in it clear of walls and decorations, a yaw in steps of 5°."""
         room = self.rooms[int(rng.integers(len(self.rooms)))]
-        x, y = free_place(rng, room, [thing for thing in self.things if thing.room == room.index])
+        x, y = free_place(rng, room, self.things_of[room.index])
         return Spawn(x=x, y=y, yaw_deg=5 * int(rng.integers(72)))
 
     def textmap(self, spawn: Spawn | None = None) -> bytes:

@@ -77,17 +77,13 @@ def leads_through(door: Door, x: float, y: float, target: Waypoint) -> bool:
 def place_in(maze_map: MazeMap, room: int, rng: np.random.Generator) -> Waypoint:
     """Draw a place in the room away from its walls and clear of its decorations."""
     x0, y0, x1, y1 = maze_map.rooms[room].box
-    things = things_in(maze_map, room)
+    things = maze_map.things_of[room]
     for _ in range(20):
         x = float(rng.uniform(x0 + WALL_STANDOFF, x1 - WALL_STANDOFF))
         y = float(rng.uniform(y0 + WALL_STANDOFF, y1 - WALL_STANDOFF))
         if all(math.hypot(x - thing.x, y - thing.y) > thing.kind.radius + 40.0 for thing in things):
             break
     return Waypoint(x=x, y=y, radius=44.0)
-
-
-def things_in(maze_map: MazeMap, room: int) -> list[Thing]:
-    return [thing for thing in maze_map.things if thing.room == room]
 
 
 def heading_around(things: list[Thing], x: float, y: float, heading_rad: float) -> float:
