@@ -48,6 +48,12 @@ class Whereabouts:
         return cls(pose=torch.cat([one.pose for one in each]), move=torch.cat([one.move for one in each]))
 
     @classmethod
+    def at_end(cls, poses: Float[Tensor, "n 3"]) -> "Whereabouts":
+        """Of one player whose last poses these are; the move is zero if there is but one."""
+        moves = torch.cat((torch.zeros_like(poses[:1, :2]), poses[1:, :2] - poses[:-1, :2]))
+        return cls(pose=poses[-1:], move=moves[-1:])
+
+    @classmethod
     def origin(cls, batch: int, device: torch.device | str = "cpu") -> "Whereabouts":
         return cls(pose=torch.zeros(batch, 3, device=device), move=torch.zeros(batch, 2, device=device))
 

@@ -90,14 +90,19 @@ class World:
         self,
         latents: Float[Tensor, "n channel height width"],
         actions: Integer[Tensor, "n factor"],
+        poses: Float[Tensor, "n 3"] | None = None,
         true_poses: Float[Tensor, "n 3"] | None = None,
     ) -> None:
         """Append frames that the world did not make: an opening, or true history in evaluation.
 
-        The oracle needs their true poses (x, y, heading in degrees); nothing else looks at them.
+        `poses` are the odometer's, if they have been estimated before. The oracle needs the true ones (x, y, heading
+        in degrees); nothing else looks at them.
         """
         latents, actions = latents.to(self.models.device), actions.to(self.models.device).long()
-        poses = self._follow(latents, actions)
+        if poses is None:
+            poses = self._follow(latents, actions)
+        else:
+            self.where = Whereabouts.at_end(poses.to(self.models.device))
         self.memory.append(latents, actions, poses, self.keys(latents), true_poses)
 
     def _follow(

@@ -59,7 +59,9 @@ def pick(
 def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: int, mode: str) -> World:
     world = World(models, WorldSettings(memory_mode=mode))
     poses = episodes.poses[episode, :time][:, [0, 1, 3]] if mode == "oracle" else None
-    world.observe(episodes.latents[episode, :time].float(), episodes.actions[episode, :time], poses)
+    world.observe(
+        episodes.latents[episode, :time].float(), episodes.actions[episode, :time], true_poses=poses
+    )
     return world
 
 

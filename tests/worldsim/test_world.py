@@ -126,7 +126,7 @@ def an_oracle(models: WorldModels, frames: int) -> tuple[World, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     poses = 500 * torch.rand(frames, 3, generator=generator)
     latents = torch.randn(frames, 4, 12, 16, generator=generator)
-    world.observe(latents, torch.zeros(frames, 3, dtype=torch.int64), poses)
+    world.observe(latents, torch.zeros(frames, 3, dtype=torch.int64), true_poses=poses)
     return world, poses
 
 
@@ -156,6 +156,22 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
     assert told[0].section_poses.shape == (1, 1, 3)
     assert torch.equal(told[0].section_poses[0, 0, 2], world.memory.poses([60])[0, 2])
     assert float((told[0].section_poses[0, 0] - before[-1]).norm()) > 1
+
+
+def test_poses_estimated_before_lead_to_the_same_world(tiny_models: WorldModels) -> None:
+    """An evaluation estimates them once for all memory modes: the next step must go on from the same place and pace."""
+    world = warmed(tiny_models, 60)
+    again = World(tiny_models)
+    latents, actions, poses, _ = world.memory.recent(60)
+    again.observe(latents.float(), actions, poses)
+    torch.testing.assert_close(again.where.pose, world.where.pose)
+    torch.testing.assert_close(again.where.move, world.where.move, atol=1e-3, rtol=0)
+    action = some_actions(1)[0]
+    made = [each.step(action).latents for each in (world, again)]
+    torch.testing.assert_close(*made, atol=2e-2, rtol=0)
+    one = World(tiny_models)
+    one.observe(latents[:1].float(), actions[:1], poses[:1])
+    assert not one.where.move.any()
 
 
 def test_memory_is_append_only(tiny_models: WorldModels) -> None:

@@ -13,6 +13,7 @@ from models.autoencoder import FrameAutoencoder
 from worldsim.checkpoint import WorldModels, load_checkpoint
 from worldsim.device import choose_device
 from worldsim.episode import Episode, list_episodes
+from worldsim.world import World, WorldSettings
 
 BATCH = 256
 """Frames encoded or decoded at once."""
@@ -24,6 +25,8 @@ class EncodedEpisode:
 
     frames_u8: UInt8[Tensor, "time height width 3"]
     latents: Float[Tensor, "time channel h w"]
+    poses: Float[Tensor, "time 3"]
+    """x, y and heading in degrees as the model's odometer estimates them, from the first frame's"""
 
 
 class HeldOut:
@@ -75,9 +78,11 @@ class HeldOut:
         encoded = {}
         for index, stop in stops.items():
             frames_u8 = self.read(index, np.arange(stop))
-            encoded[index] = EncodedEpisode(
-                frames_u8=frames_u8, latents=encode(models.autoencoder, frames_u8)
-            )
+            latents = encode(models.autoencoder, frames_u8)
+            world = World(models, WorldSettings(memory_mode="off"))
+            world.observe(latents, torch.from_numpy(self.actions[index][:stop]))
+            poses = world.memory.poses(list(range(stop)))
+            encoded[index] = EncodedEpisode(frames_u8=frames_u8, latents=latents, poses=poses)
         return encoded
 
 

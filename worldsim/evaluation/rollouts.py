@@ -30,8 +30,10 @@ class Beginning:
     actions: Int64[np.ndarray, "time factors"]
     """The actions to roll out."""
     history_poses: Float[Tensor, "past 3"]
-    """x, y and yaw in degrees by the engine, which only the oracle's recall goes by."""
-    coming_poses: Float[Tensor, "time 3"]
+    """x, y and heading in degrees as the odometer estimates them."""
+    true_history_poses: Float[Tensor, "past 3"]
+    """By the engine: only the oracle's recall goes by them."""
+    true_coming_poses: Float[Tensor, "time 3"]
     """The same of the frames to be made."""
     seed: int
     """Seed of the world's noise; equal over memory modes."""
@@ -48,8 +50,9 @@ class Beginning:
             history=encoded.latents[:step],
             history_actions=actions[:step],
             actions=actions[coming],
-            history_poses=poses[:step],
-            coming_poses=poses[coming],
+            history_poses=encoded.poses[:step],
+            true_history_poses=poses[:step],
+            true_coming_poses=poses[coming],
             seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
         )
 
@@ -97,11 +100,12 @@ def roll_out(
     settings = WorldSettings(memory_mode=mode, denoising_steps=denoising_steps)
     for beginning in beginnings:
         world = World(models, settings, seed=beginning.seed)
-        poses = beginning.history_poses if mode == "oracle" else None
-        world.observe(beginning.history, torch.from_numpy(beginning.history_actions), poses)
+        true_poses = beginning.true_history_poses if mode == "oracle" else None
+        actions = torch.from_numpy(beginning.history_actions)
+        world.observe(beginning.history, actions, beginning.history_poses, true_poses)
         worlds.append(world)
     actions = torch.from_numpy(np.stack([each.actions for each in beginnings]))
-    coming = torch.stack([each.coming_poses for each in beginnings]) if mode == "oracle" else None
+    coming = torch.stack([each.true_coming_poses for each in beginnings]) if mode == "oracle" else None
     frames: list[list[np.ndarray]] = [[] for _ in worlds]
     recalled: list[list[tuple[int, ...]]] = [[] for _ in worlds]
     size = models.schedule.section

@@ -76,7 +76,7 @@ def mark_episodes(
     return EpisodeMarks(keys=torch.stack(keys), poses=torch.cat(poses), expected=torch.cat(expected))
 
 
-MARKED_AT_ONCE = 64
+MARKED_AT_ONCE = 128
 """episodes that the odometer follows at once"""
 
 
