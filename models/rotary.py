@@ -53,6 +53,11 @@ def axis_split(head_dim: int) -> tuple[int, int, int]:
     return time, rows, head_dim - time - rows
 
 
+def axis_frequencies(dim: int) -> Float[Tensor, " half"]:
+    """Radians a step along an axis that has `dim` channels of a head (Su et al. 2021)."""
+    return THETA ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
 def grid_phases(
     times: Float[Tensor, " time"], rows: int, cols: int, head_dim: int
 ) -> tuple[Float[Tensor, "time {rows} {cols} half"], Float[Tensor, "time {rows} {cols} half"]]:
@@ -60,8 +65,7 @@ def grid_phases(
     axes = (times, torch.arange(rows, dtype=torch.float32), torch.arange(cols, dtype=torch.float32))
     angles = []
     for axis, (positions, dim) in enumerate(zip(axes, axis_split(head_dim), strict=True)):
-        frequencies = THETA ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-        angle = torch.outer(positions.float(), frequencies)
+        angle = torch.outer(positions.float(), axis_frequencies(dim))
         shape = [1, 1, 1, angle.shape[1]]
         shape[axis] = angle.shape[0]
         angles.append(angle.view(shape).expand(len(times), rows, cols, -1))

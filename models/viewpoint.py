@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.rotary import axis_frequencies
+
 NEAREST, FARTHEST = 16.0, 2048.0
 """wavelengths of the features of a place, in map units"""
 OCTAVES = int(log2(FARTHEST / NEAREST)) + 1
 TURN_WAVES = 4
 MOVE_FEATURES = 4 * OCTAVES + 2 * TURN_WAVES
-FINEST_WAVES = 24.0
-"""finest rotary wave: that many go into a full turn; a token of a view of 90 degrees is a thirty-second wide"""
 
 
 def relative_poses(
@@ -44,12 +44,20 @@ def column_directions_deg(cols: int, view_deg: float) -> Float[Tensor, " {cols}"
     return torch.rad2deg(torch.atan(across * tan(radians(view_deg) / 2)))
 
 
+def direction_waves(columns_a_turn: float, half: int) -> Float[Tensor, " {half}"]:
+    """Waves around the circle of every channel: those that columns have, rounded to whole ones, for a full turn is no turn."""
+    return (columns_a_turn * axis_frequencies(2 * half) / (2 * torch.pi)).round()
+
+
 def direction_phases(
-    directions_deg: Float[Tensor, "*batch"], half: int
-) -> tuple[Float[Tensor, "*batch {half}"], Float[Tensor, "*batch {half}"]]:
-    """Cosines and sines of whole numbers of waves around the circle: a full turn is no turn."""
-    waves = torch.logspace(0, log2(FINEST_WAVES), half, base=2.0, device=directions_deg.device).round()
-    angles = torch.deg2rad(directions_deg)[..., None] * waves
+    directions_deg: Float[Tensor, "*batch"], waves: Float[Tensor, " half"]
+) -> tuple[Float[Tensor, "*batch half"], Float[Tensor, "*batch half"]]:
+    """Cosines and sines of directions, right positive as columns are.
+
+    Within one view they turn nearly as the columns' do, so that heads of a model that was trained with columns go on
+    finding what they found.
+    """
+    angles = -torch.deg2rad(directions_deg)[..., None] * waves
     return angles.cos(), angles.sin()
 
 

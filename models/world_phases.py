@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.rotary import axis_split
 from models.schedule import Schedule
-from models.viewpoint import column_directions_deg, direction_phases
+from models.viewpoint import column_directions_deg, direction_phases, direction_waves
 
 
 class WorldPhases(nn.Module):
@@ -25,6 +25,8 @@ class WorldPhases(nn.Module):
         self.part = axis_split(head_dim)[2] // 2
         self.directions: Tensor
         self.register_buffer("directions", column_directions_deg(cols, view_deg), persistent=False)
+        self.waves: Tensor
+        self.register_buffer("waves", direction_waves(360 / view_deg * cols, self.part), persistent=False)
 
     def history(
         self,
@@ -59,7 +61,7 @@ class WorldPhases(nn.Module):
             # Within a group tokens come row by row, and all rows look the same way.
             phases.unflatten(2, (-1, rate)).unflatten(1, (-1, rate)).mean((2, 4))[:, :, None]
             .expand(-1, -1, rows, -1, -1).flatten(1, 3)
-            for phases in direction_phases(directions, self.part)
+            for phases in direction_phases(directions, self.waves.float())
         )  # fmt: skip
         return cos, sin
 

@@ -4,16 +4,15 @@ import itertools
 import math
 
 import numpy as np
-import pytest
 import torch
 
-from models.rotary import axis_split
+from models.rotary import axis_frequencies, axis_split
 from models.schedule import Schedule
 from models.viewpoint import (
-    FINEST_WAVES,
     MOVE_FEATURES,
     column_directions_deg,
     direction_phases,
+    direction_waves,
     move_features,
     relative_poses,
 )
@@ -50,11 +49,25 @@ def test_columns_look_through_a_pinhole() -> None:
 
 def test_directions_repeat_after_a_full_turn() -> None:
     """Waves that do not close would tell how often a player has spun round."""
-    angles = torch.linspace(-180, 180, 17)
-    for here, again in zip(direction_phases(angles, 12), direction_phases(angles + 1080, 12), strict=True):
+    angles, waves = torch.linspace(-180, 180, 17), direction_waves(32.0, 12)
+    assert waves[:3].tolist() == [5, 3, 2]
+    for here, again in zip(
+        direction_phases(angles, waves), direction_phases(angles + 1080, waves), strict=True
+    ):
         torch.testing.assert_close(here, again, atol=1e-3, rtol=0)
-    cos, _ = direction_phases(torch.tensor([360 / FINEST_WAVES / 2]), 12)
-    assert float(cos[0, -1]) == pytest.approx(-1, abs=1e-5)
+
+
+def test_within_a_view_directions_turn_like_columns() -> None:
+    """A model trained with columns is warm-started with directions: a step to the right must not become one to the left."""
+    directions = column_directions_deg(8, 90.0)
+    cos, sin = direction_phases(directions, direction_waves(32.0, 12))
+    columns = torch.arange(8)[:, None] * axis_frequencies(24)
+    angles = torch.atan2(sin, cos)
+    for between in ((3, 4), (2, 5)):
+        made, wanted = (each[between[1]] - each[between[0]] for each in (angles, columns))
+        apart = (made - wanted + torch.pi) % (2 * torch.pi) - torch.pi
+        assert float(apart.abs().max()) < 0.9
+        assert float(apart[:3].abs().max()) < 0.75
 
 
 def test_world_phases_equal_a_loop_over_tokens() -> None:
@@ -79,8 +92,10 @@ def test_world_phases_equal_a_loop_over_tokens() -> None:
                 seen = directions[column * rate : (column + 1) * rate]
                 looks = torch.cat([headings[:, frame, None] + seen for frame in frames], 1)
                 for made, wave in ((cos, torch.cos), (sin, torch.sin)):
-                    waves = torch.tensor([1.0, round(math.sqrt(FINEST_WAVES)), FINEST_WAVES])
-                    mean = wave(torch.deg2rad(looks)[..., None] * waves).mean(1)
+                    waves = torch.tensor(
+                        [5.0, 1.0, 0.0]
+                    )  # of 32 columns a turn, 1, 0.157 and 0.025 radians each
+                    mean = wave(-torch.deg2rad(looks)[..., None] * waves).mean(1)
                     torch.testing.assert_close(made[:, token, half - part :], mean, atol=1e-4, rtol=0)
                 token += 1
         start += level.frames
