@@ -45,7 +45,7 @@ def column_directions_deg(cols: int, view_deg: float) -> Float[Tensor, " {cols}"
 
 
 def direction_waves(columns_a_turn: float, half: int) -> Float[Tensor, " {half}"]:
-    """Waves around the circle of every channel: those that columns have, rounded to whole ones, for a full turn is no turn."""
+    """Waves around the circle of every channel: those of columns, rounded to whole ones: a full turn is no turn."""
     return (columns_a_turn * axis_frequencies(2 * half) / (2 * torch.pi)).round()
 
 
