@@ -94,6 +94,12 @@ COMMANDS = (
         "autoencoder.md",
     ),
     Command(
+        ("evaluate", "recall"),
+        "worldsim.evaluation.recall:run_recall",
+        "does memory find the frames that show the coming view? no frame is made",
+        "recall.md",
+    ),
+    Command(
         ("evaluate", "revisits"),
         "worldsim.evaluation.revisits:run_revisits",
         "are visited places rebuilt? every memory mode under the same weights",

@@ -1,7 +1,6 @@
 """Every evaluation from recorded maze episodes to its page, with a tiny model of random weights."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.maze import MazeEnv
-from worldsim.action_space import ActionSpace
 from worldsim.build import build_models
 from worldsim.checkpoint import save_checkpoint
-from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter
+from worldsim.episode import Episode, EpisodeWriter
 from worldsim.evaluation import revisits
 from worldsim.evaluation.autoencoder import AutoencoderEvaluation, run_autoencoder
 from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift
@@ -22,54 +19,7 @@ from worldsim.evaluation.revisits import RevisitEvaluation, run_revisits
 from worldsim.evaluation.starts import StartSettings
 from worldsim.presets import tiny
 
-STEPS = 120
 THRESHOLDS = StartSettings(history=40, gap=30, ahead=3, spacing=8)
-
-
-def look_around(steps: int) -> Iterator[np.ndarray]:
-    """Turn a full circle, wait longer than the recent context, turn again: every view comes back."""
-    for step in range(steps):
-        yield np.array([0, 1 if step % 54 < 26 else 0, 0], np.int64)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two episodes of a player who turns on the spot, on two maps."""
-    folder = tmp_path_factory.mktemp("data")
-    env = MazeEnv()
-    for number in range(2):
-        frame, info = env.reset(seed=number)
-        header = EpisodeHeader(
-            environment="WorldSim/Maze-v0",
-            engine=MazeEnv.engine,
-            seed=number,
-            map_seed=info["map_seed"],
-            map_hash=info["map_hash"],
-            action_space=ActionSpace.from_env(env),
-            settings={},
-        )
-        with EpisodeWriter(folder / f"episode_{number:06d}.h5", header) as writer:
-            writer.append(frame, np.zeros(3, np.int64), pose=info["pose"], room=info["room"], tic=info["tic"])
-            for action in look_around(STEPS - 1):
-                frame, _, _, _, info = env.step(action)
-                writer.append(frame, action, pose=info["pose"], room=info["room"], tic=info["tic"])
-    env.close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model with random weights that takes the maze's actions."""
-    with Episode.open(data / "episode_000000.h5") as episode:
-        space = episode.header.action_space
-    folder = tmp_path_factory.mktemp("checkpoint")
-    models = build_models(tiny(), space, seed=0)
-    # Fresh weights make the same velocity whatever the history: some layers begin at zero.
-    generator = torch.Generator().manual_seed(0)
-    for parameter in models.transformer.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    save_checkpoint(models, folder)
-    return folder
 
 
 def revisit_settings(checkpoint: Path, data: Path, out: Path, **changes: object) -> RevisitEvaluation:

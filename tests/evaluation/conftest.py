@@ -1,0 +1,69 @@
+"""Recorded episodes in which every view comes back, and a tiny model that takes their actions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs.maze import MazeEnv
+from retrieval.motion import fit_motion
+from retrieval.odometer import Odometer
+from worldsim.action_space import ActionSpace
+from worldsim.build import build_models
+from worldsim.checkpoint import save_checkpoint
+from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter
+from worldsim.presets import tiny
+
+STEPS = 120
+
+
+def look_around(steps: int) -> Iterator[np.ndarray]:
+    """Turn a full circle, wait longer than the recent context, turn again: every view comes back."""
+    for step in range(steps):
+        yield np.array([0, 1 if step % 54 < 26 else 0, 0], np.int64)
+
+
+@pytest.fixture(scope="package")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two episodes of a player who turns on the spot, on two maps."""
+    folder = tmp_path_factory.mktemp("data")
+    env = MazeEnv()
+    for number in range(2):
+        frame, info = env.reset(seed=number)
+        header = EpisodeHeader(
+            environment="WorldSim/Maze-v0",
+            engine=MazeEnv.engine,
+            seed=number,
+            map_seed=info["map_seed"],
+            map_hash=info["map_hash"],
+            action_space=ActionSpace.from_env(env),
+            settings={},
+        )
+        with EpisodeWriter(folder / f"episode_{number:06d}.h5", header) as writer:
+            writer.append(frame, np.zeros(3, np.int64), pose=info["pose"], room=info["room"], tic=info["tic"])
+            for action in look_around(STEPS - 1):
+                frame, _, _, _, info = env.step(action)
+                writer.append(frame, action, pose=info["pose"], room=info["room"], tic=info["tic"])
+    env.close()
+    return folder
+
+
+@pytest.fixture(scope="package")
+def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights that takes the maze's actions."""
+    with Episode.open(data / "episode_000000.h5") as episode:
+        space = episode.header.action_space
+    folder = tmp_path_factory.mktemp("checkpoint")
+    models = build_models(tiny(), space, seed=0)
+    with Episode.open(data / "episode_000000.h5") as episode:
+        actions, poses = torch.from_numpy(episode.actions)[None], torch.from_numpy(episode.poses)[None]
+    motion, _, _ = fit_motion(actions, poses, torch.tensor([STEPS]), space.sizes)
+    models.odometer = Odometer.of(tiny().odometer, motion)
+    # Fresh weights make the same velocity whatever the history: some layers begin at zero.
+    generator = torch.Generator().manual_seed(0)
+    for parameter in models.transformer.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    save_checkpoint(models, folder)
+    return folder

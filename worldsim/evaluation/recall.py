@@ -1,0 +1,222 @@
+"""Recall alone: does memory find frames that show the coming view? No frame is made, so a few minutes are enough."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from models.packer import pad_actions
+from retrieval.odometer import ACTIONS, Whereabouts
+from retrieval.spread import spread
+from worldsim.checkpoint import WorldModels
+from worldsim.errors import check_at_least
+from worldsim.evaluation.bootstrap import cluster_bootstrap
+from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.evaluation.reports import markdown_table, settings_text, with_interval, write_json, write_text
+from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
+from worldsim.recall import PLACE, RecallSettings, make_queries, score_all, score_places
+from worldsim.training.moments import Moments, recent_actions, recent_latents
+
+LAGS = (10, 30, 100, 300)
+"""steps over which the odometer's error is told"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallEvaluation:
+    """Rank all old true frames for the steps of held-out revisits, by every score, and compare with true poses."""
+
+    checkpoint: Path
+    """Checkpoint folder."""
+    data: Path
+    """Folder of held-out episodes."""
+    out: Path
+    """Folder for recall.json and recall.md."""
+    starts: int = 256
+    """Most revisits to look at; see `worldsim evaluate revisits`."""
+    horizon: int = 16
+    """Steps of each."""
+    heading_weights: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
+    """Weights of the heading to try in the hybrid score, beside the checkpoint's."""
+    position_weights: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1)
+    """Weights of the position to try with each of them."""
+    thresholds: StartSettings = field(default_factory=StartSettings)
+    """What counts as a revisit, and as the same view."""
+    seed: int = 0
+    """Chooses starts and bootstrap samples."""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "starts", "horizon")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one episode's revisits, and all its frames as memory knows them."""
+
+    models: WorldModels
+    keys: Float[Tensor, "time dim"]
+    poses: Float[Tensor, "time 3"]
+    expected: Float[Tensor, "step 3"]
+    true_poses: Float[Tensor, "time 3"]
+    queries: Float[Tensor, "step dim"]
+    times: tuple[int, ...]
+    shows: Bool[Tensor, "step time"]
+    """which frames show the step's view, by true pose"""
+
+    def scores(self, settings: RecallSettings) -> dict[str, Float[Tensor, "step time"]]:
+        """Of every frame, by the descriptor, by place, by both with the weights given, and by true pose."""
+        count = (len(self.times), -1, -1)
+        times = torch.tensor(self.times, device=self.keys.device)
+        ages = times[:, None] - torch.arange(len(self.keys), device=self.keys.device)
+        keys, poses = self.keys.expand(count), self.poses.expand(count)
+        bare = replace(settings, time_weight=0.0, heading_weight=0.0, position_weight=0.0)
+        given = (keys, self.queries, ages, poses, self.expected)
+        return {
+            "cosine": score_all(*given, bare),
+            "place": score_places(poses, self.expected, PLACE),
+            "hybrid": score_all(*given, settings),
+            "oracle": score_places(self.true_poses.expand(count), self.true_poses[times], PLACE),
+        }
+
+    def hits(self, scores: Float[Tensor, "step time"], gap_frames: int) -> Bool[np.ndarray, "step recalled"]:
+        """Whether each recalled frame, best first, shows the view."""
+        schedule, numbers = self.models.schedule, torch.arange(len(self.keys), device=scores.device)
+        old = torch.tensor(self.times, device=scores.device)[:, None] - numbers > schedule.recent_frames
+        frames, found = spread(
+            scores, numbers.expand(scores.shape).contiguous(), schedule.recalled.frames, gap_frames, old
+        )
+        return (self.shows.gather(1, frames) & found).cpu().numpy()
+
+
+def run_recall(settings: RecallEvaluation) -> dict:
+    """Measure recall alone; writes recall.json and recall.md, returns the JSON.
+
+    Raises:
+        ValueError: no start found.
+        OSError: checkpoint or data missing.
+    """
+    held_out = HeldOut(settings.data)
+    models = held_out.load_models(settings.checkpoint, settings.device)
+    starts = find_starts(
+        held_out.poses, held_out.rooms, held_out.map_seeds, count=settings.starts, horizon=settings.horizon,
+        recent=models.schedule.recent_frames, seed=settings.seed, settings=settings.thresholds,
+    )  # fmt: skip
+    hits: dict[str, list[np.ndarray]] = {}
+    maps: list[int] = []
+    apart: dict[int, list[np.ndarray]] = {lag: [] for lag in LAGS}
+    for episode, steps, encoded in tqdm(
+        episodes_steps(models, held_out, starts, settings),
+        total=len({s.episode for s in starts}),
+        desc="recall",
+    ):
+        maps += [held_out.map_seeds[episode]] * len(steps.times)
+        scored = steps.scores(models.recall)
+        for heading in settings.heading_weights:
+            for position in settings.position_weights:
+                tried = replace(models.recall, heading_weight=heading, position_weight=position)
+                scored[f"heading {heading:g}, position {position:g}"] = steps.scores(tried)["hybrid"]
+        for name, scores in scored.items():
+            hits.setdefault(name, []).append(steps.hits(scores, models.recall.gap_frames))
+        for lag, errors in odometer_errors(encoded, steps.true_poses).items():
+            apart[lag].append(errors)
+    summary = {
+        "settings": settings_text(settings),
+        "recall": settings_text(models.recall),
+        "starts": len(starts),
+        "steps": len(maps),
+        "scores": {name: _figures(np.concatenate(each), maps, settings.seed) for name, each in hits.items()},
+        "odometer_error": {
+            str(lag): np.percentile(np.concatenate(each), (25, 50, 75)).tolist()
+            for lag, each in apart.items()
+            if sum(len(one) for one in each)
+        },
+    }
+    write_json(settings.out / "recall.json", summary)
+    write_text(settings.out / "recall.md", recall_page(summary))
+    return summary
+
+
+@torch.no_grad()
+def episodes_steps(
+    models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: RecallEvaluation
+) -> Iterator[tuple[int, Steps, EncodedEpisode]]:
+    """For every episode the steps whose view a frame before the start shows: where there is something to find."""
+    for episode in sorted({start.episode for start in starts}):
+        own = [start.step for start in starts if start.episode == episode]
+        poses, rooms = held_out.poses[episode], held_out.rooms[episode]
+        shows, times = [], []
+        for step in own:
+            for time in range(step, step + settings.horizon):
+                seen = same_view(poses, rooms, time, settings.thresholds)
+                if seen[:step].any():
+                    times.append(time)
+                    shows.append(torch.from_numpy(seen))
+        if not times:
+            continue
+        encoded = held_out.encode(models, {episode: max(times) + 1})[episode]
+        count = len(encoded.latents)
+        actions = torch.from_numpy(held_out.actions[episode][None]).to(models.device)
+        known = pad_actions(actions[:, :count], count - 1 + ACTIONS)
+        latents = encoded.latents[None]
+        _, expected, _ = models.odometer.track(Whereabouts.origin(1, models.device), latents, known)
+        moments = Moments(
+            episode=torch.zeros(len(times), dtype=torch.int64, device=models.device),
+            time=torch.tensor(times, device=models.device),
+        )
+        reach, section = models.schedule.recent_frames, models.schedule.section
+        recent, present = recent_latents(latents, moments, reach)
+        pressed = recent_actions(actions, moments, reach, section)
+        yield episode, Steps(
+            models=models, keys=models.descriptor.keys(encoded.latents.to(models.dtype)).float(),
+            poses=encoded.poses, expected=expected[0, moments.time - 1],
+            true_poses=torch.from_numpy(poses[:count, [0, 1, 3]]).to(models.device),
+            queries=make_queries(models.descriptor, recent.to(models.dtype), present, pressed, section),
+            times=tuple(times), shows=torch.stack(shows)[:, :count].to(models.device),
+        ), encoded  # fmt: skip
+
+
+def odometer_errors(
+    encoded: EncodedEpisode, true_poses: Float[Tensor, "time 3"]
+) -> dict[int, Float[np.ndarray, " _"]]:
+    """Distance between estimated and true places, both seen from a frame `lag` steps before."""
+    turned = torch.deg2rad(true_poses[0, 2])
+    x, y = (true_poses[:, :2] - true_poses[:1, :2]).unbind(-1)
+    true = torch.stack((x * turned.cos() + y * turned.sin(), y * turned.cos() - x * turned.sin()), -1)
+    off = encoded.poses[:, :2] - true
+    return {lag: (off[lag:] - off[:-lag]).norm(dim=1).cpu().numpy() for lag in LAGS if len(off) > lag}
+
+
+def _figures(hits: Bool[np.ndarray, "step recalled"], maps: Sequence[int], seed: int) -> dict:
+    kinds = {"hit": hits.any(1), "best": hits[:, 0], "precision": hits.mean(1)}
+    return {
+        name: cluster_bootstrap(each.astype(np.float64), np.array(maps), np.random.default_rng(seed))
+        for name, each in kinds.items()
+    }
+
+
+def recall_page(summary: dict) -> str:
+    """Tables of the scores and of the odometer."""
+    rows = [
+        (name, *(with_interval(figures[kind], 3) for kind in ("hit", "best", "precision")))
+        for name, figures in summary["scores"].items()
+    ]
+    apart = [
+        (lag, *(f"{value:.1f}" for value in quartiles))
+        for lag, quartiles in summary["odometer_error"].items()
+    ]
+    parts = [
+        "# Recall alone",
+        f"{summary['steps']} steps of {summary['starts']} revisits with something to find, after true history. Hit: a "
+        "recalled frame shows the coming view by true pose; best: the best-scored one does; precision: share that do. "
+        "Hybrid with the checkpoint's weights, then with others. Intervals: 95 %, bootstrap over maps.",
+        markdown_table(("score", "hit", "best", "precision"), rows),
+        "How far estimated places are off after so many steps, in map units (quartiles).",
+        markdown_table(("steps", "25 %", "median", "75 %"), apart),
+    ]
+    return "\n\n".join(parts) + "\n"
