@@ -19,6 +19,9 @@ ACTIONS = TURN_STEPS + 1
 MOVE_SCALE = 32.0
 """map units: moves are of this size, and networks like numbers of size one"""
 
+CHUNK = 64
+"""frames whose features are made at once"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OdometerSettings:
@@ -206,6 +209,18 @@ class Odometer(ModelMixin, ConfigMixin):
             return empty, empty, where
         return torch.stack(poses, 1), torch.stack(expected, 1), where
 
+    def follow(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        actions: Integer[Tensor, "batch time factor"],
+    ) -> tuple[Float[Tensor, "batch time 3"], Float[Tensor, "batch time 3"]]:
+        """`track` from the beginning of worlds: the pose of every frame, and what was expected of it.
 
-CHUNK = 64
-"""frames whose features are made at once"""
+        The first frame is where a world begins, and is expected there.
+        """
+        origin = Whereabouts.origin(len(latents), latents.device)
+        poses, expected, _ = self.track(
+            origin, latents, functional.pad(actions.long(), (0, 0, ACTIONS - 1, 0))
+        )
+        first = origin.pose[:, None]
+        return torch.cat((first, poses), 1), torch.cat((first, expected), 1)

@@ -39,7 +39,9 @@ def make_models(preset: Preset | None = None, seed: int = 0) -> WorldModels:
     """Fresh transformers make the same velocity whatever the history, because some layers begin at zero."""
     preset = preset or tiny()
     models = build_models(preset, MAZE_ACTIONS, seed)
-    models.odometer = Odometer.of(preset.odometer, walking()).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        models.odometer = Odometer.of(preset.odometer, walking()).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for part in (models.transformer, models.odometer):
         for parameter in part.parameters():

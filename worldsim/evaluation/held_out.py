@@ -13,7 +13,6 @@ from models.autoencoder import FrameAutoencoder
 from worldsim.checkpoint import WorldModels, load_checkpoint
 from worldsim.device import choose_device
 from worldsim.episode import Episode, list_episodes
-from worldsim.world import World, WorldSettings
 
 BATCH = 256
 """Frames encoded or decoded at once."""
@@ -27,6 +26,8 @@ class EncodedEpisode:
     latents: Float[Tensor, "time channel h w"]
     poses: Float[Tensor, "time 3"]
     """x, y and heading in degrees as the model's odometer estimates them, from the first frame's"""
+    expected: Float[Tensor, "time 3"]
+    """the same before each frame was seen"""
 
 
 class HeldOut:
@@ -79,10 +80,11 @@ class HeldOut:
         for index, stop in stops.items():
             frames_u8 = self.read(index, np.arange(stop))
             latents = encode(models.autoencoder, frames_u8)
-            world = World(models, WorldSettings(memory_mode="off"))
-            world.observe(latents, torch.from_numpy(self.actions[index][:stop]))
-            poses = world.memory.poses(list(range(stop)))
-            encoded[index] = EncodedEpisode(frames_u8=frames_u8, latents=latents, poses=poses)
+            actions = torch.from_numpy(self.actions[index][None, :stop]).to(models.device)
+            poses, expected = models.odometer.follow(latents[None], actions)
+            encoded[index] = EncodedEpisode(
+                frames_u8=frames_u8, latents=latents, poses=poses[0], expected=expected[0]
+            )
         return encoded
 
 

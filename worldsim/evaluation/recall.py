@@ -10,8 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from models.packer import pad_actions
-from retrieval.odometer import ACTIONS, Whereabouts
 from retrieval.spread import spread
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
@@ -162,19 +160,16 @@ def episodes_steps(
         encoded = held_out.encode(models, {episode: max(times) + 1})[episode]
         count = len(encoded.latents)
         actions = torch.from_numpy(held_out.actions[episode][None]).to(models.device)
-        known = pad_actions(actions[:, :count], count - 1 + ACTIONS)
-        latents = encoded.latents[None]
-        _, expected, _ = models.odometer.track(Whereabouts.origin(1, models.device), latents, known)
         moments = Moments(
             episode=torch.zeros(len(times), dtype=torch.int64, device=models.device),
             time=torch.tensor(times, device=models.device),
         )
         reach, section = models.schedule.recent_frames, models.schedule.section
-        recent, present = recent_latents(latents, moments, reach)
+        recent, present = recent_latents(encoded.latents[None], moments, reach)
         pressed = recent_actions(actions, moments, reach, section)
         yield episode, Steps(
             models=models, keys=models.descriptor.keys(encoded.latents.to(models.dtype)).float(),
-            poses=encoded.poses, expected=expected[0, moments.time - 1],
+            poses=encoded.poses, expected=encoded.expected[moments.time],
             true_poses=torch.from_numpy(poses[:count, [0, 1, 3]]).to(models.device),
             queries=make_queries(models.descriptor, recent.to(models.dtype), present, pressed, section),
             times=tuple(times), shows=torch.stack(shows)[:, :count].to(models.device),

@@ -20,9 +20,8 @@ def trained_component(run: Path, name: str) -> Any:
     """
     folder = checkpoint_folder(run)
     if not (folder / name / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder / name} is missing; run worldsim train {'model' if name == 'transformer' else name} --out {run} first"
-        )
+        command = "model" if name == "transformer" else name
+        raise FileNotFoundError(f"{folder / name} is missing; run worldsim train {command} --out {run} first")
     return load_component(folder, name).eval().requires_grad_(False)
 
 

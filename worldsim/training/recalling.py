@@ -6,14 +6,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.packer import pad_actions
 from retrieval.descriptor import LearnedDescriptor
-from retrieval.odometer import ACTIONS, Odometer, Whereabouts
+from retrieval.odometer import Odometer
 from retrieval.spread import spread
 from worldsim.presets import Preset
 from worldsim.recall import PLACE, make_queries, score_all, score_places
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments
+
+MARKED_AT_ONCE = 128
+"""episodes that the odometer follows at once"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +68,12 @@ def mark_episodes(
     """Keys of all frames, in float16, and where they were seen from."""
     keys, poses, expected = [], [], []
     for part in torch.arange(len(episodes)).split(MARKED_AT_ONCE):
-        latents, actions = episodes.latents[part].float(), episodes.actions[part].long()
+        latents, actions = episodes.latents[part].float(), episodes.actions[part]
         keys += [descriptor.keys(each).half() for each in latents]
-        origin = Whereabouts.origin(len(part), latents.device)
-        known = pad_actions(actions, actions.shape[1] + ACTIONS - 1)
-        followed, guessed, _ = odometer.track(origin, latents, known)
-        poses.append(torch.cat((origin.pose[:, None], followed), 1))
-        expected.append(torch.cat((origin.pose[:, None], guessed), 1))
+        followed, guessed = odometer.follow(latents, actions)
+        poses.append(followed)
+        expected.append(guessed)
     return EpisodeMarks(keys=torch.stack(keys), poses=torch.cat(poses), expected=torch.cat(expected))
-
-
-MARKED_AT_ONCE = 128
-"""episodes that the odometer follows at once"""
 
 
 class BatchRecall:
