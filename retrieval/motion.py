@@ -1,6 +1,7 @@
 """Dead reckoning: where a player is, told by the actions alone, until something stands in the way."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Motion:
 
     def turns(self, actions: Integer[Tensor, "batch step factor"]) -> Float[Tensor, "batch step"]:
         """Turn of every step in degrees, left positive; before the first action nothing was pressed."""
-        return _look_up(self.turns_deg, actions, _turn_rows(actions, self.turn_factor, self.sizes))
+        return _look_up(self.turns_deg, _turn_rows(actions, self.turn_factor, self.sizes))
 
     def free_moves(
         self, actions: Integer[Tensor, "batch step factor"], headings_deg: Float[Tensor, "batch step"]
@@ -67,8 +68,8 @@ class Motion:
         """What the actions push, without what goes on from the move before; `headings_deg` are those after each step."""
         rows = joint_rows(actions, self.sizes)
         middle = headings_deg - self.turns(actions) / 2
-        now = turned(_look_up(self.thrust, actions, rows), middle)
-        later = turned(_look_up(self.after, actions, rows), middle)
+        now = turned(_look_up(self.thrust, rows), middle)
+        later = turned(_look_up(self.after, rows), middle)
         return now + torch.nn.functional.pad(later, (0, 0, 1, 0))[:, :-1]
 
 
@@ -97,8 +98,14 @@ def _turn_rows(
     return joint_rows(windows, (sizes[factor],) * TURN_STEPS)
 
 
-def _look_up(table: Any, like: Tensor, rows: Int64[Tensor, "*batch"]) -> Tensor:
-    return torch.tensor(table, dtype=torch.float32, device=like.device)[rows]
+def _look_up(table: tuple[Any, ...], rows: Int64[Tensor, "*batch"]) -> Tensor:
+    return _on_device(table, rows.device)[rows]
+
+
+@cache
+def _on_device(table: tuple[Any, ...], device: torch.device) -> Tensor:
+    """Copied once: a copy would make every step wait for the device, and cannot be part of a CUDA graph."""
+    return torch.tensor(table, dtype=torch.float32, device=device)
 
 
 def fit_motion(

@@ -1,5 +1,8 @@
-"""From a history to the next section's latents: pack, encode, denoise."""
+"""One step of a world, part by part: foresee and recall, pack, encode, denoise, decode, look at what was made."""
 
+from functools import partial
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -8,17 +11,26 @@ from models.graphed import Graphed
 from models.history import History
 from models.packer import Pack
 from models.transformer import HistoryCache
+from retrieval.odometer import Whereabouts
 from worldsim.checkpoint import WorldModels
+from worldsim.recall import make_queries
+
+torch.export.register_dataclass(Whereabouts)
 
 
 class SectionMaker:
-    """The parts of a step that the transformer does; on a GPU each is one CUDA graph."""
+    """The parts of a step that networks do; on a GPU each is one CUDA graph for every batch of worlds."""
 
     def __init__(self, models: WorldModels, flow: FlowSettings) -> None:
         self.models, self.flow = models, flow
+        self.expect = Graphed(models.odometer.expect)
+        self.queries = Graphed(partial(make_queries, models.descriptor))
         self._pack = Graphed(models.transformer.pack)
         self.encode = Graphed(models.transformer.encode_history)
         self.sample = Graphed(self._denoise)
+        self.decode = Graphed(models.autoencoder.decode_frames)
+        self.track = Graphed(models.odometer.track)
+        self.keys = Graphed(models.descriptor.keys)
 
     def pack(self, history: History) -> Pack:
         """The packed context. A CPU saves the work on absent tokens; a graph's shapes must not change with them."""

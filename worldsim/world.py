@@ -14,7 +14,7 @@ from models.packer import pad_actions
 from retrieval.odometer import ACTIONS, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
-from worldsim.recall import MemoryMode, make_queries
+from worldsim.recall import MemoryMode
 from worldsim.section_maker import SectionMaker
 
 
@@ -103,7 +103,7 @@ class World:
             poses = self._follow(latents, actions)
         else:
             self.where = Whereabouts.at_end(poses.to(self.models.device))
-        self.memory.append(latents, actions, poses, self.keys(latents), true_poses)
+        self.memory.append(latents, actions, poses, self._keys(latents), true_poses)
 
     def _follow(
         self, latents: Float[Tensor, "n channel height width"], actions: Int64[Tensor, "n factor"]
@@ -120,7 +120,7 @@ class World:
         return poses[0] if count else torch.cat((begun, poses[0]))
 
     @torch.no_grad()
-    def keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
+    def _keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
         """Descriptor keys of latents; None where this world's memory looks at none."""
         if not self.memory.needs_query:
             return None
@@ -190,7 +190,7 @@ def step_worlds(
     all_actions = torch.cat((recent.actions, actions), 1)
     where = Whereabouts.stack([world.where for world in worlds])
     known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
-    expected = models.odometer.expect(where, recent.latents[:, -1], known, actions.shape[1])
+    expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
     recalled = _recall(worlds, recent, all_actions, expected, true_poses)
     clock.lap("recall")
     history = _history(worlds, recent, recalled, expected)
@@ -201,12 +201,12 @@ def step_worlds(
     noise = torch.stack([world.noise() for world in worlds]).to(models.device)
     latents = maker.sample(noise, all_actions, cache)
     clock.lap("denoise")
-    frames = (
-        models.autoencoder.decode_frames(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
-    )
+    frames = maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
     clock.lap("decode")
-    poses, _, where = models.odometer.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
-    keys = worlds[0].keys(latents.flatten(0, 1))
+    poses, _, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
+    keys = None
+    if worlds[0].memory.needs_query:
+        keys = maker.keys(latents.flatten(0, 1).to(models.dtype)).cpu().numpy()
     for i, world in enumerate(worlds):
         own = None if keys is None else keys[i * world.section_length : (i + 1) * world.section_length]
         world.memory.append(
@@ -241,15 +241,15 @@ def _recent(worlds: Sequence[World]) -> _Recent:
 def _recall(
     worlds: Sequence[World], recent: _Recent, actions: Tensor, expected: Tensor, true_poses: Tensor | None
 ) -> list[list[Recalled]]:
-    models, schedule, memory = worlds[0].models, worlds[0].models.schedule, worlds[0].memory
+    schedule, memory = worlds[0].models.schedule, worlds[0].memory
     queries = None
     if memory.mode == "oracle":
         if true_poses is None:
             raise ValueError("memory mode 'oracle' needs true poses; it is for evaluation only")
         expected = true_poses
     elif memory.needs_query:
-        made = make_queries(models.descriptor, recent.latents, recent.present, actions, schedule.section)
-        queries = made.float().cpu().numpy()
+        maker = worlds[0].maker
+        queries = maker.queries(recent.latents, recent.present, actions, schedule.section).cpu().numpy()
     return [
         world.memory.recall(
             None if queries is None else queries[i],
