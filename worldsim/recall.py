@@ -52,8 +52,10 @@ def make_queries(
 
     `recent` is oldest first and reaches back at least 8 frames; `actions` end with the section's own.
     """
-    ages = [-age for age in WINDOW_AGES]
-    window, present = recent[:, ages], recent_present[:, ages]
+    # Slices, because a list of numbers would be copied to the device, which no CUDA graph can repeat.
+    window, present = (
+        torch.stack([each[:, -age] for age in WINDOW_AGES], 1) for each in (recent, recent_present)
+    )
     return descriptor.queries(window, pad_actions(actions, ACTION_STEPS + section).long(), present)
 
 
