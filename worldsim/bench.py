@@ -238,7 +238,7 @@ def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepRe
         threads=torch.get_num_threads(),
         cores_busy=round(busy, 2),
         dtype=str(models.dtype).removeprefix("torch."),
-        denoising_steps=worlds[0].flow.denoising_steps,
+        denoising_steps=worlds[0].maker.flow.denoising_steps,
         steps=settings.steps,
         sizes=sizes,
         total_ratio=total_ratio(sizes),

@@ -49,6 +49,8 @@ class WorldModels:
     openings: Openings | None = None
     trained: dict[str, Any] = field(default_factory=dict)
     """how it was made: frames, steps, minutes, measured figures"""
+    makers: dict[FlowSettings, Any] = field(default_factory=dict, repr=False, compare=False)
+    """what runs them step by step, one for each setting; see `SectionMaker.of`"""
 
     @property
     def schedule(self) -> Schedule:

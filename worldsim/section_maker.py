@@ -32,6 +32,14 @@ class SectionMaker:
         self.track = Graphed(models.odometer.track)
         self.keys = Graphed(models.descriptor.keys)
 
+    @classmethod
+    def of(cls, models: WorldModels, flow: FlowSettings) -> "SectionMaker":
+        """The one of these models and settings: all worlds share it, so that graphs are captured once."""
+        if flow not in models.makers:
+            models.makers[flow] = cls(models, flow)
+        maker: SectionMaker = models.makers[flow]
+        return maker
+
     def pack(self, history: History) -> Pack:
         """The packed context. A CPU saves the work on absent tokens; a graph's shapes must not change with them."""
         pack = self._pack(history)

@@ -48,8 +48,8 @@ class World:
         steps = self.settings.denoising_steps
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} denoising steps; use at least 1")
-        self.flow = models.flow if steps is None else replace(models.flow, denoising_steps=steps)
-        self.maker = SectionMaker(models, self.flow)
+        flow = models.flow if steps is None else replace(models.flow, denoising_steps=steps)
+        self.maker = SectionMaker.of(models, flow)
         self._clear(seed)
 
     def _clear(self, seed: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Int64, UInt8
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from models.autoencoder import FrameAutoencoder
 from worldsim.checkpoint import WorldModels, load_checkpoint
@@ -76,16 +77,23 @@ class HeldOut:
 
     def encode(self, models: WorldModels, stops: Mapping[int, int]) -> dict[int, EncodedEpisode]:
         """Frames 0 .. stop-1 of each episode in `stops`, with their latents."""
-        encoded = {}
-        for index, stop in stops.items():
-            frames_u8 = self.read(index, np.arange(stop))
-            latents = encode(models.autoencoder, frames_u8)
-            actions = torch.from_numpy(self.actions[index][None, :stop]).to(models.device)
-            poses, expected = models.odometer.follow(latents[None], actions)
-            encoded[index] = EncodedEpisode(
-                frames_u8=frames_u8, latents=latents, poses=poses[0], expected=expected[0]
+        frames_u8 = {index: self.read(index, np.arange(stop)) for index, stop in stops.items()}
+        latents = {index: encode(models.autoencoder, frames) for index, frames in frames_u8.items()}
+        actions = [torch.from_numpy(self.actions[index][:stop]) for index, stop in stops.items()]
+        # All at once: following is step by step, and a GPU would wait for every step of every episode.
+        poses, expected = models.odometer.follow(
+            pad_sequence(list(latents.values()), batch_first=True),
+            pad_sequence(actions, batch_first=True).to(models.device),
+        )
+        return {
+            index: EncodedEpisode(
+                frames_u8=frames_u8[index],
+                latents=latents[index],
+                poses=poses[i, :stop],
+                expected=expected[i, :stop],
             )
-        return encoded
+            for i, (index, stop) in enumerate(stops.items())
+        }
 
 
 def encode(

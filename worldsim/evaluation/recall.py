@@ -22,6 +22,8 @@ from worldsim.training.moments import Moments, recent_actions, recent_latents
 
 LAGS = (10, 30, 100, 300)
 """steps over which the odometer's error is told"""
+ENCODED_AT_ONCE = 32
+"""episodes held in memory at a time"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,35 +147,48 @@ def episodes_steps(
     models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: RecallEvaluation
 ) -> Iterator[tuple[int, Steps, EncodedEpisode]]:
     """For every episode the steps whose view a frame before the start shows: where there is something to find."""
-    for episode in sorted({start.episode for start in starts}):
-        own = [start.step for start in starts if start.episode == episode]
-        poses, rooms = held_out.poses[episode], held_out.rooms[episode]
-        shows, times = [], []
-        for step in own:
-            for time in range(step, step + settings.horizon):
-                seen = same_view(poses, rooms, time, settings.thresholds)
-                if seen[:step].any():
-                    times.append(time)
-                    shows.append(torch.from_numpy(seen))
-        if not times:
-            continue
-        encoded = held_out.encode(models, {episode: max(times) + 1})[episode]
-        count = len(encoded.latents)
-        actions = torch.from_numpy(held_out.actions[episode][None]).to(models.device)
-        moments = Moments(
-            episode=torch.zeros(len(times), dtype=torch.int64, device=models.device),
-            time=torch.tensor(times, device=models.device),
-        )
-        reach, section = models.schedule.recent_frames, models.schedule.section
-        recent, present = recent_latents(encoded.latents[None], moments, reach)
-        pressed = recent_actions(actions, moments, reach, section)
-        yield episode, Steps(
-            models=models, keys=models.descriptor.keys(encoded.latents.to(models.dtype)).float(),
-            poses=encoded.poses, expected=encoded.expected[moments.time],
-            true_poses=torch.from_numpy(poses[:count, [0, 1, 3]]).to(models.device),
-            queries=make_queries(models.descriptor, recent.to(models.dtype), present, pressed, section),
-            times=tuple(times), shows=torch.stack(shows)[:, :count].to(models.device),
-        ), encoded  # fmt: skip
+    found: dict[int, dict[int, Bool[np.ndarray, " frame"]]] = {}
+    for start in starts:
+        poses, rooms = held_out.poses[start.episode], held_out.rooms[start.episode]
+        for time in range(start.step, start.step + settings.horizon):
+            seen = same_view(poses, rooms, time, settings.thresholds)
+            if seen[: start.step].any():
+                found.setdefault(start.episode, {})[time] = seen
+    for part in torch.tensor(sorted(found)).split(ENCODED_AT_ONCE):
+        encoded = held_out.encode(models, {episode: max(found[episode]) + 1 for episode in part.tolist()})
+        for episode in part.tolist():
+            yield (
+                episode,
+                _steps(models, held_out, episode, encoded[episode], found[episode]),
+                encoded[episode],
+            )
+
+
+def _steps(
+    models: WorldModels,
+    held_out: HeldOut,
+    episode: int,
+    encoded: EncodedEpisode,
+    found: dict[int, Bool[np.ndarray, " frame"]],
+) -> Steps:
+    """Those of one episode; `found` says for each which frames show its view."""
+    count, times = len(encoded.latents), tuple(sorted(found))
+    actions = torch.from_numpy(held_out.actions[episode][None]).to(models.device)
+    moments = Moments(
+        episode=torch.zeros(len(times), dtype=torch.int64, device=models.device),
+        time=torch.tensor(times, device=models.device),
+    )
+    reach, section = models.schedule.recent_frames, models.schedule.section
+    recent, present = recent_latents(encoded.latents[None], moments, reach)
+    pressed = recent_actions(actions, moments, reach, section)
+    shows = torch.from_numpy(np.stack([found[time][:count] for time in times]))
+    return Steps(
+        models=models, keys=models.descriptor.keys(encoded.latents.to(models.dtype)).float(),
+        poses=encoded.poses, expected=encoded.expected[moments.time],
+        true_poses=torch.from_numpy(held_out.poses[episode][:count, [0, 1, 3]]).to(models.device),
+        queries=make_queries(models.descriptor, recent.to(models.dtype), present, pressed, section),
+        times=times, shows=shows.to(models.device),
+    )  # fmt: skip
 
 
 def odometer_errors(
