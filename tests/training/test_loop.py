@@ -184,6 +184,13 @@ def test_learning_rate_warms_up_holds_and_falls() -> None:
     assert min(factors[800:]) == pytest.approx(0.02)
 
 
+def test_learning_rate_falls_over_the_cooldown() -> None:
+    """A short training that never cools down ends on the noise of its last batches."""
+    settings = LoopSettings(steps=1000, warmup_steps=1, cooldown=0.5)
+    factors = [learning_rate_factor(step, 0.0, settings) for step in (0, 500, 750, 999)]
+    assert factors == pytest.approx([1, 1, 0.5, 0.02])
+
+
 def test_learning_rate_falls_with_the_minutes_where_they_are_scarce() -> None:
     """With a time limit the fall must come before time is up, whatever step that is."""
     settings = LoopSettings(steps=10**6, warmup_steps=1, total_minutes=10.0)

@@ -25,7 +25,7 @@ class LoopSettings:
     """How long to train and what to keep on the way."""
 
     steps: int = 10_000
-    """optimiser steps in all, earlier runs included; the learning rate falls over the last fifth"""
+    """optimiser steps in all, earlier runs included"""
     total_minutes: float | None = None
     """minutes in all, earlier runs included, where that is what is scarce: training ends, and the learning rate has
     fallen, when steps or minutes are used up; only a training planned by steps alone repeats itself exactly"""
@@ -33,6 +33,8 @@ class LoopSettings:
     """stop this run after so many minutes, state saved; the next run goes on"""
     warmup_steps: int = 200
     """steps over which the learning rate rises to its height"""
+    cooldown: float = 0.2
+    """share of the training, at its end, over which the learning rate falls; short trainings gain by a larger one"""
     save_minutes: float = 3.0
     """minutes between saved states"""
     log_steps: int = 48
@@ -45,15 +47,17 @@ class LoopSettings:
         for name in ("total_minutes", "max_minutes"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} is not above 0; leave it out for no limit")
+        if not 0 < self.cooldown <= 1:
+            raise ValueError(f"cooldown {self.cooldown} is no share above 0 and up to 1, e.g. 0.2")
 
 
 def learning_rate_factor(step: int, minutes: float, settings: LoopSettings) -> float:
-    """Warm up, hold, and fall linearly to 2 % over the last fifth (warmup–stable–decay, Hu et al. 2024)."""
+    """Warm up, hold, and fall linearly to 2 % over the cooldown (warmup–stable–decay, Hu et al. 2024)."""
     warmup = min(1.0, (step + 1) / settings.warmup_steps)
     left = 1 - step / settings.steps
     if settings.total_minutes is not None:
         left = min(left, 1 - minutes / settings.total_minutes)
-    return warmup * min(1.0, max(0.02, left / 0.2))
+    return warmup * min(1.0, max(0.02, left / settings.cooldown))
 
 
 @contextmanager
