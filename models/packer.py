@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.history import History
+from models.kernel import Kernel
 from models.rotary import Phases, pad_to_multiple, pooled_phases
-from models.schedule import Kernel, Schedule
+from models.schedule import Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
 
 _AGE_FREQUENCIES = 16
@@ -79,6 +80,25 @@ class ActionEmbedding(nn.Module):
         return sum(table(actions[..., i].long()) for i, table in enumerate(self.tables))
 
 
+def check_packable(schedule: Schedule) -> None:
+    """ValueError, naming what stands in the way, unless `HistoryPacker` can make tokens of the schedule."""
+    rates = [level.kernel.frames for level in schedule.recent]
+    plain = [*schedule.recent, schedule.recalled]
+    reasons = {
+        "frames from the beginning, ahead or at the end": schedule.first or schedule.coming or schedule.last,
+        f"tail {schedule.tail or 'x'}": schedule.tail != "td",
+        "+D": schedule.discretised,
+        "a kernel other than k1, k2 and k4": any(str(level.kernel) not in ("k1", "k2", "k4") for level in plain),
+        "recent levels that do not grow finer up to k1": rates != sorted(rates, reverse=True) or rates[-1:] != [1],
+        "recalled frames other than rNk1": schedule.recalled.frames == 0 or schedule.recalled.kernel.frames != 1,
+    }  # fmt: skip
+    wrong = [reason for reason, there in reasons.items() if there]
+    if wrong:
+        raise ValueError(
+            f"schedule {schedule.text!r}: the model cannot pack {wrong[0]} yet; use one like td_f16k4f4k2f2k1_r4k1_g1"
+        )
+
+
 class HistoryPacker(nn.Module):
     """Projects every level of the schedule, marks frames with their actions or ages, and pools rotary phases."""
 
@@ -93,6 +113,7 @@ class HistoryPacker(nn.Module):
         action_width: int,
     ) -> None:
         super().__init__()
+        check_packable(schedule)
         self.schedule = schedule
         kernels = [level.kernel for level in schedule.recent]
         levels = [LatentPatchifier(channels, kernel, width) for kernel in kernels]

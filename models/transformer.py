@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from models.block import Block
 from models.history import History
+from models.kernel import Kernel
 from models.packer import ActionEmbedding, HistoryPacker, LatentPatchifier, Pack, pad_actions, unpatchify
 from models.refiner import Refiner
 from models.rotary import Phases, pooled_phases
-from models.schedule import Kernel, Schedule
+from models.schedule import Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
 from models.world_phases import WorldPhases
 

@@ -78,6 +78,11 @@ COMMANDS = (
         "fourth: the transformer that makes the frames",
     ),
     Command(
+        ("schedule",),
+        "worldsim.schedule_page:show_schedule",
+        "what a FramePack schedule makes of every history frame",
+    ),
+    Command(
         ("demo",),
         "worldsim.demo:run_demo",
         "look away, wait, look back: a video with and without memory",

@@ -7,9 +7,17 @@ import torch
 from diffusers.models.transformers import transformer_hunyuan_video_framepack as framepack
 from torch.nn import functional
 
-from models.packer import ActionEmbedding, LatentPatchifier, age_features, pad_actions, unpatchify
+from models.kernel import Kernel
+from models.packer import (
+    ActionEmbedding,
+    HistoryPacker,
+    LatentPatchifier,
+    age_features,
+    pad_actions,
+    unpatchify,
+)
 from models.rotary import THETA, axis_split, grid_phases, pad_to_multiple, pooled_phases, rotate
-from models.schedule import Kernel, Schedule
+from models.schedule import Schedule
 from models.transformer import WorldTransformer
 from worldsim.presets import tiny
 
@@ -208,3 +216,25 @@ def test_what_is_absent_has_no_influence(filled_transformer: WorldTransformer, a
         for past in (clean, history)
     ]
     assert torch.equal(*velocities)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("ta_f2k1_r4k1_g1", "tail ta"),
+        ("x_f2k1_r4k1_g1", "tail x"),
+        ("f1k1_td_f2k1_r4k1_g1", "beginning"),
+        ("td_f2k1_r4k1_g1_x_f1k1", "end"),
+        ("td_f2k1_r4k1_g1+D", r"\+D"),
+        ("td_f8k8f2k1_r4k1_g1", "kernel"),
+        ("td_f2k1h4w4f2k1_r4k1_g1", "kernel"),
+        ("td_f2k1f4k2_r4k1_g1", "finer"),
+        ("td_f4k4_r4k1_g1", "finer"),
+        ("td_f2k1_r4k2_g1", "recalled"),
+        ("td_f2k1_g1", "recalled"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(text: str, named: str) -> None:
+    """A part of a schedule that is silently left out would train another model than the one asked for."""
+    with pytest.raises(ValueError, match=named):
+        HistoryPacker(Schedule.parse(text), 4, 12, 16, 32, 16, 8)
