@@ -66,7 +66,8 @@ def trainer_on_a_still_world(own_after: int) -> ModelTrainer:
         own_frames=SelfRolloutSettings(after_steps=own_after),
     )  # fmt: skip
     recall = BatchRecall(episodes, mark_episodes(episodes, *parts), parts[0], sizes, settings.recall)
-    return ModelTrainer(model, episodes, recall, sizes, settings, Processes(rank=0, count=1, device=device))
+    processes = Processes(rank=0, count=1, device=device)
+    return ModelTrainer(model, episodes, recall, parts[1], sizes, settings, processes)
 
 
 @pytest.mark.filterwarnings(

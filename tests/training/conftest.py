@@ -81,7 +81,7 @@ def make_trainer(
         tiny(),
         settings.recall,
     )
-    return ModelTrainer(model, episodes, recall, tiny(), settings, processes)
+    return ModelTrainer(model, episodes, recall, models.odometer, tiny(), settings, processes)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
-from worldsim.training.recalling import RecallMixture
+from worldsim.training.recalling import RecallMixture, mark_episodes
 from worldsim.training.self_rollout import SelfRollout, SelfRolloutSettings, random_moments
 
 TRUTH_ONLY = SelfRolloutSettings(after_steps=10**6, length=6)
@@ -84,17 +84,48 @@ def test_own_history_holds_what_the_model_made(trainer_of, training_of) -> None:
     assert not torch.allclose(own.recent[:, -5:], truth[:, -5:], atol=0.1)
 
 
-def test_self_rollout_stays_within_its_episode(episodes_of) -> None:
+def test_self_rollout_stays_within_its_episode(trainer_of, episodes_of) -> None:
     """`length` steps ahead must have true frames to learn from."""
     episodes = episodes_of(count=2, length=40)
-    rollout = SelfRollout(episodes, 500, 22, 1, 24, torch.Generator().manual_seed(0))
+    trainer = trainer_of(episodes=episodes)
+    given = (episodes, trainer.recall.marks, trainer.odometer)
+    rollout = SelfRollout(*given, 500, 22, 1, 24, torch.Generator().manual_seed(0))
     assert int(rollout.moments.time.max()) == 40 - 24
     for _ in range(24):
         assert int(rollout.moments.time.max()) < 40
         rollout.advance(torch.ones(500, 1, 4, 12, 16))
     assert bool((rollout.recent[:, -22:] == 1).all())
     with pytest.raises(ValueError, match="an episode has 40 frames, training needs more than 48"):
-        SelfRollout(episodes, 4, 22, 2, 24, torch.Generator())
+        SelfRollout(*given, 4, 22, 2, 24, torch.Generator())
+
+
+@pytest.mark.parametrize("section", [1, 3])
+def test_own_frames_are_seen_from_where_play_would_think(trainer_of, episodes_of, section: int) -> None:
+    """Poses of own frames come from these frames, not from the true ones: the odometer followed along both must agree."""
+    episodes = episodes_of(count=2, length=60)
+    trainer = trainer_of(episodes=episodes)
+    odometer, marks = trainer.odometer, trainer.recall.marks
+    generator = torch.Generator().manual_seed(2)
+    torch.nn.init.normal_(odometer.mlp[-1].weight, generator=generator)
+    marks = mark_episodes(episodes, trainer.recall.descriptor, odometer)
+    rollout = SelfRollout(episodes, marks, odometer, 6, 22, section, 4, generator)
+    begun, episode = rollout.moments.time, rollout.moments.episode
+    made = torch.randn(6, 4 * section, 4, 12, 16, generator=generator)
+    for i in range(4):
+        told = rollout.expected()
+        for row in range(6):
+            frames = torch.cat(
+                (episodes.latents[episode[row], : begun[row]].float(), made[row, : i * section])
+            )
+            actions = episodes.actions[episode[row], : len(frames) + section]
+            whole = torch.cat((frames, torch.zeros(section, 4, 12, 16)))
+            poses, expected = odometer.follow(whole[None], actions[None])
+            there = rollout.present[row]
+            torch.testing.assert_close(
+                rollout.poses[row][there], poses[0, : len(frames)][-22:], rtol=1e-3, atol=1e-2
+            )
+            torch.testing.assert_close(told[row, 0], expected[0, len(frames)], rtol=1e-3, atol=1e-2)
+        rollout.advance(made[:, i * section : (i + 1) * section])
 
 
 def test_random_moments_reach_every_frame(episodes_of) -> None:

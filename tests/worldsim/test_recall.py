@@ -53,7 +53,8 @@ def pick(
     recall = BatchRecall(episodes, marks, models.descriptor, tiny(), mixture)
     recent, present = recent_latents(episodes.latents, moments, 22)
     actions = recent_actions(episodes.actions, moments, 22, 1)
-    return recall.pick(moments, recent, present, actions, own, torch.Generator().manual_seed(seed))
+    expected = marks.expected[moments.episode, moments.time]
+    return recall.pick(moments, recent, present, actions, expected, own, torch.Generator().manual_seed(seed))
 
 
 def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: int, mode: str) -> World:

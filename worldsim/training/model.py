@@ -12,6 +12,7 @@ from models.flow import draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
 from models.history import History, add_noise
 from models.transformer import HistoryCache, WorldTransformer
+from retrieval.odometer import Odometer
 from worldsim.checkpoint import WorldModels, write_world_json
 from worldsim.episode import list_episodes
 from worldsim.errors import check_at_least
@@ -87,12 +88,13 @@ class ModelTrainer:
         model: WorldTransformer,
         episodes: LatentEpisodes,
         recall: BatchRecall,
+        odometer: Odometer,
         sizes: Preset,
         settings: ModelTraining,
         processes: Processes,
     ) -> None:
-        self.model, self.episodes, self.recall, self.sizes = model, episodes, recall, sizes
-        self.settings, self.processes = settings, processes
+        self.model, self.episodes, self.recall, self.odometer = model, episodes, recall, odometer
+        self.sizes, self.settings, self.processes = sizes, settings, processes
         self.reach, self.section = sizes.schedule.recent_frames, sizes.schedule.section
         self.state = TrainingState(
             model, make_optimizers(model, settings.learning_rate, settings.weight_decay)
@@ -162,21 +164,28 @@ class ModelTrainer:
         )
         moments = random_moments(self.episodes, settings.batch - own, self.section, generator)
         recent, present = recent_latents(self.episodes.latents, moments, self.reach)
+        marks, rows = self.recall.marks, moments.episode[:, None]
+        poses = marks.poses[rows, moments.frames(-self.reach, -1).clamp(min=0)]
+        expected = marks.expected[rows, moments.frames(0, self.section - 1)]
         sigma = self._history_sigma(len(moments), settings.clean_share, settings.history_noise, generator)
         if own:
             if self.own is None or step % settings.own_frames.length == 0:
                 length = settings.own_frames.length - step % settings.own_frames.length
-                self.own = SelfRollout(self.episodes, own, self.reach, self.section, length, generator)
+                self.own = SelfRollout(
+                    self.episodes, marks, self.odometer, own, self.reach, self.section, length, generator
+                )
             moments = Moments(
                 episode=torch.cat((moments.episode, self.own.moments.episode)),
                 time=torch.cat((moments.time, self.own.moments.time)),
             )
             recent, present = torch.cat((recent, self.own.recent)), torch.cat((present, self.own.present))
+            poses = torch.cat((poses, self.own.poses))
+            expected = torch.cat((expected, self.own.expected()))
             sigma = torch.cat((sigma, self._history_sigma(own, 0.5, 0.2, generator)))
         coming = coming_latents(self.episodes.latents, moments, self.section)
         actions = recent_actions(self.episodes.actions, moments, self.reach, self.section)
         return (
-            self._history(moments, recent, present, actions, sigma, own, generator),
+            self._history(moments, recent, present, poses, expected, actions, sigma, own, generator),
             coming,
             actions,
             own,
@@ -193,28 +202,27 @@ class ModelTrainer:
         moments: Moments,
         recent: Tensor,
         present: Tensor,
+        poses: Float[Tensor, "batch recent 3"],
+        expected: Float[Tensor, "batch section 3"],
         actions: Int[Tensor, "batch step factor"],
         sigma: Tensor,
         own: int,
         generator: torch.Generator,
     ) -> History:
         """Recall past frames as play does and put noise of the told level on everything."""
-        picks = self.recall.pick(moments, recent, present, actions, own, generator)
+        picks = self.recall.pick(moments, recent, present, actions, expected[:, -1], own, generator)
         recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
         noise = torch.randn(
             len(moments), recent.shape[1] + recalled.shape[1], *recent.shape[2:],
             generator=generator, device=generator.device,
         )  # fmt: skip
         noisy = add_noise(torch.cat((recent, recalled), 1), sigma, noise)
-        marks, rows = self.recall.marks, moments.episode[:, None]
-        recent_poses = marks.poses[rows, moments.frames(-self.reach, -1).clamp(min=0)]
-        section_poses = marks.expected[rows, moments.frames(0, self.section - 1)]
         return History(
             recent=noisy[:, : recent.shape[1]], recent_present=present, recent_actions=actions[:, : self.reach],
             recalled=noisy[:, recent.shape[1] :], recalled_present=picks.present,
             recalled_ages=(moments.time[:, None] - picks.frames).abs(), sigma=sigma,
-            recent_poses=recent_poses, recalled_poses=marks.poses[rows, picks.frames],
-            section_poses=section_poses,
+            recent_poses=poses, section_poses=expected,
+            recalled_poses=self.recall.marks.poses[moments.episode[:, None], picks.frames],
         )  # fmt: skip
 
 
@@ -243,7 +251,7 @@ def train_model(settings: ModelTraining) -> None:
     processes.same_start(model)
     marks = mark_episodes(episodes, descriptor, odometer)
     recall = BatchRecall(episodes, marks, descriptor, sizes, settings.recall)
-    trainer = ModelTrainer(model, episodes, recall, sizes, settings, processes)
+    trainer = ModelTrainer(model, episodes, recall, odometer, sizes, settings, processes)
     if settings.compile:
         compile_blocks(model)
     loop = TrainingLoop("model", settings.out, trainer.state, settings.loop, processes)

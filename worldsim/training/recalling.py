@@ -98,12 +98,14 @@ class BatchRecall:
         recent: Float[Tensor, "batch recent channel height width"],
         present: Bool[Tensor, "batch recent"],
         actions: Int[Tensor, "batch step factor"],
+        expected: Float[Tensor, "batch 3"],
         own: int,
         generator: torch.Generator,
     ) -> Picks:
         """Frames out of the recent context; each moment draws its way of recall from the mixture.
 
-        The last `own` moments are those of the model's own histories.
+        `expected` is where the section's last frame is expected to be seen from. The last `own` moments are those of
+        the model's own histories.
         """
         schedule, settings, mixture = self.sizes.schedule, self.sizes.recall, self.mixture
         episode, last = moments.episode, moments.time + schedule.section - 1
@@ -111,9 +113,7 @@ class BatchRecall:
         numbers = torch.arange(keys.shape[1], device=keys.device)
         ages = moments.time[:, None] - numbers
         queries = make_queries(self.descriptor, recent, present, actions, schedule.section)
-        scores = score_all(
-            keys, queries, ages, self.marks.poses[episode], self.marks.expected[episode, last], settings
-        )
+        scores = score_all(keys, queries, ages, self.marks.poses[episode], expected, settings)
         way = torch.rand(len(moments), generator=generator, device=keys.device)[:, None]
         shares = torch.full_like(way, mixture.oracle)
         shares[len(way) - own :] = mixture.own_oracle

@@ -3,7 +3,8 @@
 At play every history is the model's own. A model that has only seen true histories drifts, because its first small
 error is something it was never shown. Here part of each batch continues recorded episodes with frames that the model
 made (without gradient) while the target stays the true next frame: it learns to pull its own errors back to the truth
-(scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011).
+(scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011). Where its frames are seen from is what
+the odometer makes of them, as at play: told poses from the true frames would be better than any that play has.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.packer import pad_actions
+from retrieval.odometer import ACTIONS, Odometer, Whereabouts
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.moments import Moments, recent_latents
+from worldsim.training.moments import Moments, recent_actions, recent_latents
+from worldsim.training.recalling import EpisodeMarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +42,38 @@ class SelfRollout:
     def __init__(
         self,
         episodes: LatentEpisodes,
+        marks: EpisodeMarks,
+        odometer: Odometer,
         batch: int,
         reach: int,
         section: int,
         length: int,
         generator: torch.Generator,
     ) -> None:
-        self.section = section
+        self.episodes, self.odometer, self.section = episodes, odometer, section
         self.moments = random_moments(episodes, batch, section * length, generator)
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
+        rows = self.moments.episode[:, None]
+        self.poses = marks.poses[rows, self.moments.frames(-reach, -1).clamp(min=0)]
+        last = marks.poses[rows, self.moments.frames(-2, -1).clamp(min=0), :2]
+        self.where = Whereabouts(pose=self.poses[:, -1], move=last[:, 1] - last[:, 0])
+
+    def expected(self) -> Float[Tensor, "batch section 3"]:
+        """Where the coming section will be seen from, before it is made."""
+        return self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
+
+    def _actions(self) -> Int[Tensor, "batch step factor"]:
+        """The newest actions, the coming section's last, as many as the odometer looks at."""
+        actions = recent_actions(self.episodes.actions, self.moments, ACTIONS, self.section)
+        return pad_actions(actions, ACTIONS + self.section)
 
     def advance(self, made: Float[Tensor, "batch section channel height width"]) -> None:
         """Append a section that the model made, as at play."""
-        self.recent = torch.cat((self.recent, made.float()), 1)[:, self.section :]
+        made = made.float()
+        seen = torch.cat((self.recent[:, -1:], made), 1)
+        poses, _, self.where = self.odometer.track(self.where, seen, self._actions())
+        self.poses = torch.cat((self.poses, poses), 1)[:, self.section :]
+        self.recent = torch.cat((self.recent, made), 1)[:, self.section :]
         exists = torch.ones(made.shape[:2], dtype=torch.bool, device=made.device)
         self.present = torch.cat((self.present, exists), 1)[:, self.section :]
         self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
