@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from retrieval.descriptor import ResidualBlock
 from retrieval.motion import TURN_STEPS, Motion, joint_rows, turned
+from retrieval.registration import Registration
 
 ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
@@ -34,6 +35,10 @@ class OdometerSettings:
     hidden: int = 32
     """Channels of the convolutions; a multiple of 8."""
     head_width: int = 96
+    registration_hidden: int = 32
+    """Channels of the network that registers recalled views, a multiple of 8; 0 leaves it out."""
+    view_deg: float = 90.0
+    """How wide the view is."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,15 @@ class Odometer(ModelMixin, ConfigMixin):
         width: int = 16,
         hidden: int = 32,
         head_width: int = 96,
+        registration_hidden: int = 0,
+        view_deg: float = 90.0,
     ) -> None:
         super().__init__()
-        if height % 2 or width % 2 or hidden % 8:
-            raise ValueError(f"height {height}, width {width} must be even, hidden {hidden} a multiple of 8")
+        if height % 2 or width % 2 or hidden % 8 or registration_hidden % 8:
+            raise ValueError(
+                f"height {height}, width {width} must be even, hidden {hidden} and registration_hidden "
+                f"{registration_hidden} multiples of 8"
+            )
         self.motion = Motion.of_json(motion)
         joint = len(self.motion.thrust)
         self.stem = nn.Conv2d(2 * channels + 1, hidden, 4, stride=2, padding=1)
@@ -91,6 +101,11 @@ class Odometer(ModelMixin, ConfigMixin):
         self.pressed = nn.Embedding(joint, head_width)
         self.mlp = nn.Sequential(
             nn.SiLU(), nn.Linear(head_width, head_width), nn.SiLU(), nn.Linear(head_width, 3)
+        )
+        self.registration = (
+            Registration(channels, height, width, registration_hidden, head_width)
+            if registration_hidden
+            else None
         )
 
     @classmethod
@@ -224,3 +239,26 @@ class Odometer(ModelMixin, ConfigMixin):
         )
         first = origin.pose[:, None]
         return torch.cat((first, poses), 1), torch.cat((first, expected), 1)
+
+    @torch.no_grad()
+    def registered(
+        self,
+        newest: Float[Tensor, "batch channel height width"],
+        newest_pose: Float[Tensor, "batch 3"],
+        recalled: Float[Tensor, "batch n channel height width"],
+        recalled_poses: Float[Tensor, "batch n 3"],
+    ) -> Float[Tensor, "batch n 3"]:
+        """Poses of recalled frames, their places corrected by how their views differ from the newest one."""
+        if self.registration is None:
+            return recalled_poses
+        count = recalled.shape[1]
+        here = newest_pose[:, None].expand(-1, count, -1).flatten(0, 1)
+        there = recalled_poses.flatten(0, 1)
+        offset = turned(there[:, :2] - here[:, :2], -here[:, 2])
+        relative = torch.cat((offset, there[:, 2:] - here[:, 2:]), 1)
+        views = newest[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1).to(self.dtype)
+        found = self.registration(
+            views, recalled.flatten(0, 1).to(self.dtype), relative, self.config["view_deg"]
+        )
+        place = here[:, :2] + turned(found, here[:, 2])
+        return torch.cat((place, there[:, 2:]), 1).unflatten(0, (-1, count))

@@ -20,7 +20,7 @@ class Preset:
     transformer: TransformerSettings = field(default_factory=TransformerSettings)
     descriptor: LearnedDescriptorSettings = field(
         default_factory=lambda: LearnedDescriptorSettings(
-            channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=40
+            channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=32, head_channels=8
         )
     )
     odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
@@ -56,7 +56,7 @@ def tiny() -> Preset:
         descriptor=LearnedDescriptorSettings(
             channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8, head_channels=4, dim=16
         ),
-        odometer=OdometerSettings(channels=4, hidden=8, head_width=16),
+        odometer=OdometerSettings(channels=4, hidden=8, head_width=16, registration_hidden=8),
         flow=FlowSettings(denoising_steps=2),
     )
 

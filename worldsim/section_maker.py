@@ -29,6 +29,7 @@ class SectionMaker:
         self.encode = Graphed(models.transformer.encode_history)
         self.sample = Graphed(self._denoise)
         self.decode = Graphed(models.autoencoder.decode_frames)
+        self.register = Graphed(models.odometer.registered)
         self.track = Graphed(models.odometer.track)
         self.keys = Graphed(models.descriptor.keys)
 

@@ -192,8 +192,12 @@ def step_worlds(
     known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
     expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
     recalled = _recall(worlds, recent, all_actions, expected, true_poses)
-    clock.lap("recall")
     history = _history(worlds, recent, recalled, expected)
+    poses = maker.register(
+        recent.latents[:, -1], recent.poses[:, -1], history.recalled, history.recalled_poses
+    )
+    history = replace(history, recalled_poses=poses)
+    clock.lap("recall")
     pack = maker.pack(history)
     clock.lap("pack")
     cache = maker.encode(pack, history.sigma)

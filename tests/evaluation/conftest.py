@@ -64,6 +64,10 @@ def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         models.odometer = Odometer.of(tiny().odometer, motion)
     models.odometer.mlp[-1].bias.data[0] = -10.0  # an untrained gate opens by chance: trust the actions
+    assert models.odometer.registration is not None
+    models.odometer.registration.mlp[-1].bias.data[:] = (
+        0.5  # registers everything 32 units too far forward and left
+    )
     # Fresh weights make the same velocity whatever the history: some layers begin at zero.
     generator = torch.Generator().manual_seed(0)
     for parameter in models.transformer.parameters():

@@ -69,3 +69,7 @@ def test_true_poses_find_every_view_and_headings_help(summary: dict) -> None:
     assert scores["heading 5, position 0"]["hit"].mean == 1
     assert scores["heading 0, position 0"]["hit"].mean < 1
     assert max(summary["odometer_error"]["30"]) < 1  # nobody moves, and the odometer trusts the actions
+    assert max(summary["offset_error"]["told"]) < 1
+    assert (
+        summary["offset_error"]["registered"] != summary["offset_error"]["told"]
+    )  # random weights register at random

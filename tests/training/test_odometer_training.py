@@ -10,7 +10,14 @@ from retrieval.motion import Motion
 from retrieval.odometer import ACTIONS, Odometer, Whereabouts
 from worldsim.presets import tiny
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.odometer import Moves, OdometerTraining, draw_pairs, odometer_loss
+from worldsim.training.odometer import (
+    Moves,
+    OdometerTraining,
+    draw_pairs,
+    draw_views,
+    odometer_loss,
+    registration_loss,
+)
 
 
 def walking() -> Motion:
@@ -93,3 +100,44 @@ def test_it_learns_to_see_walls(episodes_of) -> None:
 def test_bad_settings_are_one_line() -> None:
     with pytest.raises(ValueError, match=r"seen_share 1.5 is not within 0..1"):
         settings(seen_share=1.5)
+
+
+def test_views_of_one_place_are_drawn(episodes_of) -> None:
+    """Pairs that show nothing in common teach nothing; all of them being neighbours would teach too little."""
+    episodes, _ = walled(episodes_of(count=3, length=60))
+    episodes = replace(episodes, lengths=torch.tensor([60, 60, 31]))
+    episode, time, other = draw_views(episodes, 600, torch.Generator().manual_seed(0))
+    assert bool((torch.maximum(time, other) < episodes.lengths[episode]).all())
+    apart = (episodes.poses[episode, time, :2] - episodes.poses[episode, other, :2]).norm(dim=1)
+    chance = torch.randint(60, (600,), generator=torch.Generator().manual_seed(1)).clamp(max=30)
+    random = (episodes.poses[episode, time, :2] - episodes.poses[episode, chance, :2]).norm(dim=1)
+    assert float(apart.median()) < 0.5 * float(random.median())
+    assert len(torch.unique(other - time)) > 12
+
+
+def test_registration_learns_offsets_that_views_show(episodes_of) -> None:
+    """Frames that show their own place: told offsets that are off by a hundred units must be mended by looking."""
+    generator = torch.Generator().manual_seed(3)
+    episodes = episodes_of(count=4, length=60)
+    poses = torch.zeros(4, 60, 4)
+    poses[..., :2] = 200 * torch.rand(4, 60, 2, generator=generator)
+    latents = torch.zeros(4, 60, 4, 12, 16)
+    latents[:, :, 0], latents[:, :, 1] = (poses[..., i, None, None] / 100 - 1 for i in (0, 1))
+    episodes = replace(episodes, latents=latents.half(), poses=poses)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Odometer.of(tiny().odometer, walking())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    errors: list[dict[str, torch.Tensor]] = []
+    for step in range(150):
+        loss, found = registration_loss(model, episodes, settings(), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(found)
+    first, last = (
+        {name: float(sum(each[name] for each in part) / len(part)) for name in part[0]}
+        for part in (errors[:10], errors[-10:])
+    )
+    assert first["error_registered"] == pytest.approx(first["error_told"], rel=0.1)
+    assert last["error_registered"] < 0.5 * last["error_told"]

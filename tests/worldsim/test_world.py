@@ -143,7 +143,7 @@ def test_oracle_finds_the_coming_view(tiny_models: WorldModels) -> None:
 def test_what_the_model_is_told_of_places_is_what_was_estimated(
     tiny_models: WorldModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Poses of the recent, the recalled and the coming frames, each beside its own frame."""
+    """Poses of the recent, the recalled (registered with the newest) and the coming frames, each beside its own frame."""
     world = warmed(tiny_models, 60)
     told = []
     monkeypatch.setattr(world.maker, "pack", lambda history: told.append(history) or pack(history))
@@ -152,7 +152,12 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
     section = world.step(some_actions(1)[0])
     assert torch.equal(told[0].recent_poses[0], before[-22:])
     numbers = [pick.frame for pick in section.recalled]
-    assert torch.equal(told[0].recalled_poses[0], before[numbers])
+    newest, remembered = world.memory.latents([59]).float(), world.memory.latents(numbers).float()
+    registered = tiny_models.odometer.registered(
+        newest, before[59:60], remembered[None], before[numbers][None]
+    )
+    torch.testing.assert_close(told[0].recalled_poses, registered, rtol=1e-3, atol=0.5)
+    assert float((registered[0] - before[numbers]).norm(dim=1).min()) > 1
     assert told[0].section_poses.shape == (1, 1, 3)
     assert torch.equal(told[0].section_poses[0, 0, 2], world.memory.poses([60])[0, 2])
     assert float((told[0].section_poses[0, 0] - before[-1]).norm()) > 1

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from retrieval.motion import turned
 from retrieval.spread import spread
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
@@ -110,6 +111,7 @@ def run_recall(settings: RecallEvaluation) -> dict:
     hits: dict[str, list[np.ndarray]] = {}
     maps: list[int] = []
     apart: dict[int, list[np.ndarray]] = {lag: [] for lag in LAGS}
+    offsets: dict[str, list[np.ndarray]] = {"told": [], "registered": []}
     for episode, steps, encoded in tqdm(
         episodes_steps(models, held_out, starts, settings),
         total=len({s.episode for s in starts}),
@@ -125,6 +127,8 @@ def run_recall(settings: RecallEvaluation) -> dict:
             hits.setdefault(name, []).append(steps.hits(scores, models.recall.gap_frames))
         for lag, errors in odometer_errors(encoded, steps.true_poses).items():
             apart[lag].append(errors)
+        for name, errors in offset_errors(steps, encoded).items():
+            offsets[name].append(errors)
     summary = {
         "settings": settings_text(settings),
         "recall": settings_text(models.recall),
@@ -135,6 +139,9 @@ def run_recall(settings: RecallEvaluation) -> dict:
             str(lag): np.percentile(np.concatenate(each), (25, 50, 75)).tolist()
             for lag, each in apart.items()
             if sum(len(one) for one in each)
+        },
+        "offset_error": {
+            name: np.percentile(np.concatenate(each), (25, 50, 75)).tolist() for name, each in offsets.items()
         },
     }
     write_json(settings.out / "recall.json", summary)
@@ -202,6 +209,33 @@ def odometer_errors(
     return {lag: (off[lag:] - off[:-lag]).norm(dim=1).cpu().numpy() for lag in LAGS if len(off) > lag}
 
 
+@torch.no_grad()
+def offset_errors(steps: Steps, encoded: EncodedEpisode) -> dict[str, Float[np.ndarray, " step"]]:
+    """How far the frame that shows each step's view best is from where it is told to be, in the newest frame's axes.
+
+    Told by the odometer's poses alone, and registered with the newest frame.
+    """
+    newest = torch.tensor(steps.times, device=steps.keys.device) - 1
+    scores = steps.scores(steps.models.recall)["oracle"].masked_fill(~steps.shows, -torch.inf)
+    best = scores.masked_fill(
+        torch.arange(scores.shape[1], device=newest.device) >= newest[:, None], -torch.inf
+    )
+    shown = best.argmax(1)
+    here, there = encoded.poses[newest], encoded.poses[shown][:, None]
+    registered = steps.models.odometer.registered(
+        encoded.latents[newest], here, encoded.latents[shown][:, None], there
+    )
+
+    def offset(recalled: Tensor, own: Tensor) -> Tensor:
+        return turned(recalled[:, :2] - own[:, :2], -own[:, 2])
+
+    true = offset(steps.true_poses[shown], steps.true_poses[newest])
+    return {
+        name: (offset(poses[:, 0], here) - true).norm(dim=1).cpu().numpy()
+        for name, poses in (("told", there), ("registered", registered))
+    }
+
+
 def _figures(hits: Bool[np.ndarray, "step recalled"], maps: Sequence[int], seed: int) -> dict:
     kinds = {"hit": hits.any(1), "best": hits[:, 0], "precision": hits.mean(1)}
     return {
@@ -228,5 +262,13 @@ def recall_page(summary: dict) -> str:
         markdown_table(("score", "hit", "best", "precision"), rows),
         "How far estimated places are off after so many steps, in map units (quartiles).",
         markdown_table(("steps", "25 %", "median", "75 %"), apart),
+        "How far the frame that shows the view best is from where the model is told it is, in map units (quartiles).",
+        markdown_table(
+            ("by", "25 %", "median", "75 %"),
+            [
+                (name, *(f"{value:.1f}" for value in quartiles))
+                for name, quartiles in summary["offset_error"].items()
+            ],
+        ),
     ]
     return "\n\n".join(parts) + "\n"

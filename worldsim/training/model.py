@@ -212,6 +212,8 @@ class ModelTrainer:
         """Recall past frames as play does and put noise of the told level on everything."""
         picks = self.recall.pick(moments, recent, present, actions, expected[:, -1], own, generator)
         recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
+        recalled_poses = self.recall.marks.poses[moments.episode[:, None], picks.frames]
+        recalled_poses = self.odometer.registered(recent[:, -1], poses[:, -1], recalled, recalled_poses)
         noise = torch.randn(
             len(moments), recent.shape[1] + recalled.shape[1], *recent.shape[2:],
             generator=generator, device=generator.device,
@@ -222,7 +224,7 @@ class ModelTrainer:
             recalled=noisy[:, recent.shape[1] :], recalled_present=picks.present,
             recalled_ages=(moments.time[:, None] - picks.frames).abs(), sigma=sigma,
             recent_poses=poses, section_poses=expected,
-            recalled_poses=self.recall.marks.poses[moments.episode[:, None], picks.frames],
+            recalled_poses=recalled_poses,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from models.history import add_noise
 from retrieval.motion import FREE_WIDTH, Motion, fit_motion, turned
 from retrieval.odometer import MOVE_SCALE, Odometer
+from retrieval.registration import OFFSET_SCALE
 from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
@@ -24,6 +25,12 @@ from worldsim.training.state import TrainingState
 
 FIT_EPISODES = 64
 """episodes that the motion tables are fitted to: a few are enough, for they are exact"""
+CANDIDATES = 32
+"""frames drawn for a view to be registered with; the nearest of them is taken, where nearness has some chance in it:"""
+NEAR_UNITS, NEAR_DEG = 128.0, 40.0
+"""a distance and a turn that count as much as the greatest chance"""
+DRIFT_UNITS = 200.0
+"""greatest standard deviation of told offsets, in map units: they drift so far in some 300 steps"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +123,9 @@ def train_odometer(settings: OdometerTraining) -> None:
     def take_step(step: int) -> dict[str, Tensor]:
         generator = processes.generator(settings.seed, step)
         loss, found = odometer_loss(model, episodes, moves, settings, generator)
+        if model.registration is not None:
+            more, errors = registration_loss(model, episodes, settings, generator)
+            loss, found = loss + more, found | errors
         optimizer.zero_grad()
         loss.backward()
         processes.average_gradients(parameters)
@@ -201,6 +211,46 @@ def odometer_loss(
     errors = (torch.where(logit[:, None] > 0, made, free) - true).detach().norm(dim=1)
     found = {"error_seen": _mean(errors, changed & seen), "error_unseen": _mean(errors, changed & ~seen)}
     return gate + _mean(distance, changed) / MOVE_SCALE, found
+
+
+def draw_views(
+    episodes: LatentEpisodes, batch: int, generator: torch.Generator
+) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+    """Episodes and two frames of each that mostly look at one place: the nearest in pose of some drawn, more or less."""
+    device = generator.device
+    episode = torch.randint(len(episodes), (batch,), generator=generator, device=device)
+    lengths = episodes.lengths[episode]
+    time = (torch.rand(batch, generator=generator, device=device) * lengths).long()
+    drawn = torch.rand(batch, CANDIDATES, generator=generator, device=device)
+    others = (drawn * lengths[:, None]).long()
+    here, there = episodes.poses[episode, time], episodes.poses[episode[:, None], others]
+    far = (there[..., :2] - here[:, None, :2]).norm(dim=-1) / NEAR_UNITS
+    turn = ((there[..., 3] - here[:, None, 3] + 180) % 360 - 180).abs() / NEAR_DEG
+    chance = torch.rand(batch, CANDIDATES, generator=generator, device=device)
+    chosen = (far + turn + chance).argmin(1)
+    return episode, time, others.gather(1, chosen[:, None])[:, 0]
+
+
+def registration_loss(
+    model: Odometer, episodes: LatentEpisodes, settings: OdometerTraining, generator: torch.Generator
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Distance of registered offsets from the true ones, told ones being off by up to DRIFT_UNITS; and both errors."""
+    assert model.registration is not None
+    batch, device = settings.batch, generator.device
+    episode, time, other = draw_views(episodes, batch, generator)
+    views = torch.stack((episodes.latents[episode, time], episodes.latents[episode, other]), 1).float()
+    noise = torch.randn(views.shape, generator=generator, device=device)
+    level = settings.noise * torch.rand(batch, generator=generator, device=device).square()
+    views = add_noise(views, level, noise)
+    here, there = episodes.poses[episode, time], episodes.poses[episode, other]
+    true = turned(there[:, :2] - here[:, :2], -here[:, 3])
+    turn = (there[:, 3:] - here[:, 3:] + 180) % 360 - 180
+    drift = DRIFT_UNITS ** torch.rand(batch, 1, generator=generator, device=device)
+    told = true + drift * torch.randn(batch, 2, generator=generator, device=device)
+    found = model.registration(views[:, 0], views[:, 1], torch.cat((told, turn), 1), model.config["view_deg"])
+    distance = (found - true).square().sum(1).add(1).sqrt()
+    errors = {"error_told": (told - true).norm(dim=1).mean(), "error_registered": distance.detach().mean()}
+    return distance.mean() / OFFSET_SCALE, errors
 
 
 def _mean(values: Float[Tensor, " batch"], of: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
