@@ -33,7 +33,7 @@ class Preset:
 
 
 def default() -> Preset:
-    """The shipped model: 17.8 M parameters in all, plays on four CPU cores."""
+    """The shipped model: 17.9 M parameters in all, plays on four CPU cores."""
     return Preset()
 
 
