@@ -103,16 +103,20 @@ def test_bad_settings_are_one_line() -> None:
 
 
 def test_views_of_one_place_are_drawn(episodes_of) -> None:
-    """Pairs that show nothing in common teach nothing; all of them being neighbours would teach too little."""
-    episodes, _ = walled(episodes_of(count=3, length=60))
-    episodes = replace(episodes, lengths=torch.tensor([60, 60, 31]))
-    episode, time, other = draw_views(episodes, 600, torch.Generator().manual_seed(0))
+    """Pairs that show nothing in common teach nothing, and neighbours in time are never recalled."""
+    generator = torch.Generator().manual_seed(3)
+    poses = torch.zeros(3, 60, 4)
+    poses[..., :2] = 600 * torch.rand(3, 60, 2, generator=generator)
+    poses[..., 3] = 360 * torch.rand(3, 60, generator=generator)
+    episodes = replace(episodes_of(count=3, length=60), poses=poses, lengths=torch.tensor([60, 60, 45]))
+    episode, time, other = draw_views(episodes, 600, generator)
     assert bool((torch.maximum(time, other) < episodes.lengths[episode]).all())
-    apart = (episodes.poses[episode, time, :2] - episodes.poses[episode, other, :2]).norm(dim=1)
-    chance = torch.randint(60, (600,), generator=torch.Generator().manual_seed(1)).clamp(max=30)
-    random = (episodes.poses[episode, time, :2] - episodes.poses[episode, chance, :2]).norm(dim=1)
-    assert float(apart.median()) < 0.5 * float(random.median())
-    assert len(torch.unique(other - time)) > 12
+    assert int((other - time).abs().min()) >= 20
+    apart = (poses[episode, time, :2] - poses[episode, other, :2]).norm(dim=1)
+    turn = ((poses[episode, time, 3] - poses[episode, other, 3] + 180) % 360 - 180).abs()
+    assert float(apart.median()) < 150  # 310 between random places
+    assert float(turn.median()) < 50  # 90 between random headings
+    assert len(torch.unique(torch.stack((episode, time, other)), dim=1).T) > 150
 
 
 def test_registration_learns_offsets_that_views_show(episodes_of) -> None:

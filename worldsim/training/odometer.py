@@ -25,10 +25,13 @@ from worldsim.training.state import TrainingState
 
 FIT_EPISODES = 64
 """episodes that the motion tables are fitted to: a few are enough, for they are exact"""
-CANDIDATES = 32
-"""frames drawn for a view to be registered with; the nearest of them is taken, where nearness has some chance in it:"""
-NEAR_UNITS, NEAR_DEG = 128.0, 40.0
+CANDIDATES = 256
+"""frames drawn for a view to be registered with: of these the nearest is taken, by squares and with some chance, so that
+six of ten pairs look at one place, about as many as recall finds at play"""
+NEAR_UNITS, NEAR_DEG = 96.0, 40.0
 """a distance and a turn that count as much as the greatest chance"""
+APART = 20
+"""steps between the two frames at least: those in between are in the recent context, and never recalled"""
 DRIFT_UNITS = 200.0
 """greatest standard deviation of told offsets, in map units: they drift so far in some 300 steps"""
 
@@ -224,10 +227,11 @@ def draw_views(
     drawn = torch.rand(batch, CANDIDATES, generator=generator, device=device)
     others = (drawn * lengths[:, None]).long()
     here, there = episodes.poses[episode, time], episodes.poses[episode[:, None], others]
-    far = (there[..., :2] - here[:, None, :2]).norm(dim=-1) / NEAR_UNITS
-    turn = ((there[..., 3] - here[:, None, 3] + 180) % 360 - 180).abs() / NEAR_DEG
+    far = ((there[..., :2] - here[:, None, :2]).norm(dim=-1) / NEAR_UNITS).square()
+    turn = (((there[..., 3] - here[:, None, 3] + 180) % 360 - 180) / NEAR_DEG).square()
     chance = torch.rand(batch, CANDIDATES, generator=generator, device=device)
-    chosen = (far + turn + chance).argmin(1)
+    recent = (others - time[:, None]).abs() < APART
+    chosen = (far + turn + chance + 1e6 * recent).argmin(1)
     return episode, time, others.gather(1, chosen[:, None])[:, 0]
 
 
