@@ -112,7 +112,7 @@ def test_own_frames_are_seen_from_where_play_would_think(trainer_of, episodes_of
     begun, episode = rollout.moments.time, rollout.moments.episode
     made = torch.randn(6, 4 * section, 4, 12, 16, generator=generator)
     for i in range(4):
-        told = rollout.expected()
+        told = rollout.pasts().expected
         for row in range(6):
             frames = torch.cat(
                 (episodes.latents[episode[row], : begun[row]].float(), made[row, : i * section])

@@ -12,7 +12,7 @@ from worldsim.checkpoint import WorldModels
 from worldsim.presets import tiny
 from worldsim.recall import RecallSettings, make_queries, score_all, score_places
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.moments import Moments, recent_actions, recent_latents
+from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import BatchRecall, EpisodeMarks, Picks, RecallMixture, mark_episodes
 from worldsim.world import World, WorldSettings, step_worlds
 
@@ -53,8 +53,10 @@ def pick(
     recall = BatchRecall(episodes, marks, models.descriptor, tiny(), mixture)
     recent, present = recent_latents(episodes.latents, moments, 22)
     actions = recent_actions(episodes.actions, moments, 22, 1)
-    expected = marks.expected[moments.episode, moments.time]
-    return recall.pick(moments, recent, present, actions, expected, own, torch.Generator().manual_seed(seed))
+    rows = moments.episode[:, None]
+    poses = marks.poses[rows, moments.frames(-22, -1).clamp(min=0)]
+    pasts = Pasts(moments, recent, present, poses, marks.expected[rows, moments.frames(0, 0)])
+    return recall.pick(pasts, actions, own, torch.Generator().manual_seed(seed))
 
 
 def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: int, mode: str) -> World:

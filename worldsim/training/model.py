@@ -26,7 +26,7 @@ from worldsim.training.components import (
 )
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
-from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
+from worldsim.training.moments import Moments, Pasts, coming_latents, recent_actions, recent_latents
 from worldsim.training.openings import keep_openings
 from worldsim.training.optimizers import make_optimizers
 from worldsim.training.preview import ModelPreview
@@ -162,33 +162,29 @@ class ModelTrainer:
         own = (
             int(settings.batch * settings.own_frames.share) if step >= settings.own_frames.after_steps else 0
         )
-        moments = random_moments(self.episodes, settings.batch - own, self.section, generator)
-        recent, present = recent_latents(self.episodes.latents, moments, self.reach)
-        marks, rows = self.recall.marks, moments.episode[:, None]
-        poses = marks.poses[rows, moments.frames(-self.reach, -1).clamp(min=0)]
-        expected = marks.expected[rows, moments.frames(0, self.section - 1)]
-        sigma = self._history_sigma(len(moments), settings.clean_share, settings.history_noise, generator)
+        pasts = self._true_pasts(random_moments(self.episodes, settings.batch - own, self.section, generator))
+        sigma = self._history_sigma(
+            settings.batch - own, settings.clean_share, settings.history_noise, generator
+        )
         if own:
             if self.own is None or step % settings.own_frames.length == 0:
                 length = settings.own_frames.length - step % settings.own_frames.length
                 self.own = SelfRollout(
-                    self.episodes, marks, self.odometer, own, self.reach, self.section, length, generator
-                )
-            moments = Moments(
-                episode=torch.cat((moments.episode, self.own.moments.episode)),
-                time=torch.cat((moments.time, self.own.moments.time)),
-            )
-            recent, present = torch.cat((recent, self.own.recent)), torch.cat((present, self.own.present))
-            poses = torch.cat((poses, self.own.poses))
-            expected = torch.cat((expected, self.own.expected()))
+                    self.episodes, self.recall.marks, self.odometer, own, self.reach, self.section, length,
+                    generator,
+                )  # fmt: skip
+            pasts = pasts.with_more(self.own.pasts())
             sigma = torch.cat((sigma, self._history_sigma(own, 0.5, 0.2, generator)))
-        coming = coming_latents(self.episodes.latents, moments, self.section)
-        actions = recent_actions(self.episodes.actions, moments, self.reach, self.section)
-        return (
-            self._history(moments, recent, present, poses, expected, actions, sigma, own, generator),
-            coming,
-            actions,
-            own,
+        coming = coming_latents(self.episodes.latents, pasts.moments, self.section)
+        actions = recent_actions(self.episodes.actions, pasts.moments, self.reach, self.section)
+        return self._history(pasts, actions, sigma, own, generator), coming, actions, own
+
+    def _true_pasts(self, moments: Moments) -> Pasts:
+        marks, rows = self.recall.marks, moments.episode[:, None]
+        recent, present = recent_latents(self.episodes.latents, moments, self.reach)
+        poses = marks.poses[rows, moments.frames(-self.reach, -1).clamp(min=0)]
+        return Pasts(
+            moments, recent, present, poses, marks.expected[rows, moments.frames(0, self.section - 1)]
         )
 
     def _history_sigma(
@@ -199,18 +195,15 @@ class ModelTrainer:
 
     def _history(
         self,
-        moments: Moments,
-        recent: Tensor,
-        present: Tensor,
-        poses: Float[Tensor, "batch recent 3"],
-        expected: Float[Tensor, "batch section 3"],
+        pasts: Pasts,
         actions: Int[Tensor, "batch step factor"],
         sigma: Tensor,
         own: int,
         generator: torch.Generator,
     ) -> History:
         """Recall past frames as play does and put noise of the told level on everything."""
-        picks = self.recall.pick(moments, recent, present, actions, expected[:, -1], own, generator)
+        moments, recent, poses = pasts.moments, pasts.recent, pasts.poses
+        picks = self.recall.pick(pasts, actions, own, generator)
         recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
         recalled_poses = self.recall.marks.poses[moments.episode[:, None], picks.frames]
         recalled_poses = self.odometer.registered(recent[:, -1], poses[:, -1], recalled, recalled_poses)
@@ -220,11 +213,11 @@ class ModelTrainer:
         )  # fmt: skip
         noisy = add_noise(torch.cat((recent, recalled), 1), sigma, noise)
         return History(
-            recent=noisy[:, : recent.shape[1]], recent_present=present, recent_actions=actions[:, : self.reach],
+            recent=noisy[:, : recent.shape[1]], recent_present=pasts.present,
+            recent_actions=actions[:, : self.reach],
             recalled=noisy[:, recent.shape[1] :], recalled_present=picks.present,
             recalled_ages=(moments.time[:, None] - picks.frames).abs(), sigma=sigma,
-            recent_poses=poses, section_poses=expected,
-            recalled_poses=recalled_poses,
+            recent_poses=poses, section_poses=pasts.expected, recalled_poses=recalled_poses,
         )  # fmt: skip
 
 

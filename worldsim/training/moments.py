@@ -1,6 +1,6 @@
 """Moments in episodes: what the model knows of the past when it is about to make frame `time`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int, Integer
@@ -20,6 +20,31 @@ class Moments:
     def frames(self, first: int, last: int) -> Int[Tensor, "batch frame"]:
         """Numbers time + first … time + last."""
         return self.time[:, None] + torch.arange(first, last + 1, device=self.time.device)
+
+
+@dataclass(frozen=True)
+class Pasts:
+    """Moments, and the recent frames that the model has before each of them."""
+
+    moments: Moments
+    recent: Float[Tensor, "batch recent channel height width"]
+    present: Bool[Tensor, "batch recent"]
+    poses: Float[Tensor, "batch recent 3"]
+    """where these frames were seen from, as the odometer estimates it"""
+    expected: Float[Tensor, "batch section 3"]
+    """the same of the coming section, before it is seen"""
+
+    def with_more(self, more: "Pasts") -> "Pasts":
+        """These and then those."""
+        moments = Moments(
+            episode=torch.cat((self.moments.episode, more.moments.episode)),
+            time=torch.cat((self.moments.time, more.moments.time)),
+        )
+        names = [field.name for field in fields(self) if field.name != "moments"]
+        return Pasts(
+            moments=moments,
+            **{name: torch.cat((getattr(self, name), getattr(more, name))) for name in names},
+        )
 
 
 def recent_latents(

@@ -12,7 +12,7 @@ from retrieval.spread import spread
 from worldsim.presets import Preset
 from worldsim.recall import PLACE, make_queries, score_all, score_places
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.moments import Moments
+from worldsim.training.moments import Pasts
 
 MARKED_AT_ONCE = 128
 """episodes that the odometer follows at once"""
@@ -94,26 +94,23 @@ class BatchRecall:
     @torch.no_grad()
     def pick(
         self,
-        moments: Moments,
-        recent: Float[Tensor, "batch recent channel height width"],
-        present: Bool[Tensor, "batch recent"],
+        pasts: Pasts,
         actions: Int[Tensor, "batch step factor"],
-        expected: Float[Tensor, "batch 3"],
         own: int,
         generator: torch.Generator,
     ) -> Picks:
         """Frames out of the recent context; each moment draws its way of recall from the mixture.
 
-        `expected` is where the section's last frame is expected to be seen from. The last `own` moments are those of
-        the model's own histories.
+        The last `own` moments are those of the model's own histories.
         """
         schedule, settings, mixture = self.sizes.schedule, self.sizes.recall, self.mixture
+        moments = pasts.moments
         episode, last = moments.episode, moments.time + schedule.section - 1
         keys = self.marks.keys[episode]
         numbers = torch.arange(keys.shape[1], device=keys.device)
         ages = moments.time[:, None] - numbers
-        queries = make_queries(self.descriptor, recent, present, actions, schedule.section)
-        scores = score_all(keys, queries, ages, self.marks.poses[episode], expected, settings)
+        queries = make_queries(self.descriptor, pasts.recent, pasts.present, actions, schedule.section)
+        scores = score_all(keys, queries, ages, self.marks.poses[episode], pasts.expected[:, -1], settings)
         way = torch.rand(len(moments), generator=generator, device=keys.device)[:, None]
         shares = torch.full_like(way, mixture.oracle)
         shares[len(way) - own :] = mixture.own_oracle

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS, Odometer, Whereabouts
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.moments import Moments, recent_actions, recent_latents
+from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import EpisodeMarks
 
 
@@ -58,9 +58,10 @@ class SelfRollout:
         last = marks.poses[rows, self.moments.frames(-2, -1).clamp(min=0), :2]
         self.where = Whereabouts(pose=self.poses[:, -1], move=last[:, 1] - last[:, 0])
 
-    def expected(self) -> Float[Tensor, "batch section 3"]:
-        """Where the coming section will be seen from, before it is made."""
-        return self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
+    def pasts(self) -> Pasts:
+        """As the next step of training finds them."""
+        expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
+        return Pasts(self.moments, self.recent, self.present, self.poses, expected)
 
     def _actions(self) -> Int[Tensor, "batch step factor"]:
         """The newest actions, the coming section's last, as many as the odometer looks at."""
