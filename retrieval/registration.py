@@ -42,7 +42,10 @@ def turned_view(
 
 
 class Registration(nn.Module):
-    """Corrects the offset of a recalled view from the newest one; begins with none to correct."""
+    """Corrects the offset of a recalled view from the newest one, if they look at one place; begins by trusting it as told.
+
+    A gate keeps views of other places exactly where they were told to be: there is nothing to see of their offset.
+    """
 
     def __init__(self, channels: int, height: int, width: int, hidden: int, head_width: int) -> None:
         super().__init__()
@@ -54,22 +57,22 @@ class Registration(nn.Module):
         self.project = nn.Linear(8 * (height // 2) * (width // 2), head_width)
         self.told = nn.Linear(4, head_width)
         self.mlp = nn.Sequential(
-            nn.SiLU(), nn.Linear(head_width, head_width), nn.SiLU(), nn.Linear(head_width, 2)
+            nn.SiLU(), nn.Linear(head_width, head_width), nn.SiLU(), nn.Linear(head_width, 3)
         )
         for parameter in self.mlp[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(
+    def judge(
         self,
         newest: Float[Tensor, "batch channel height width"],
         recalled: Float[Tensor, "batch channel height width"],
         relative: Float[Tensor, "batch 3"],
         view_deg: float,
-    ) -> Float[Tensor, "batch 2"]:
-        """Forward and left of the recalled view in the newest one's axes, in map units.
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch 2"]]:
+        """Whether both look at one place (a logit), and if so forward and left of the recalled view, in map units.
 
-        `relative` is where it was told to be: forward, left, and degrees that it looks further left; of these the
-        last is right.
+        Along the newest view's axes. `relative` is where the recalled one was told to be: forward, left, and degrees
+        that it looks further left; of these the last is right.
         """
         there = torch.cat((recalled, torch.ones_like(recalled[:, :1])), 1)
         seen = turned_view(there, -relative[:, 2], view_deg)
@@ -78,4 +81,16 @@ class Registration(nn.Module):
         features = self.project(functional.silu(self.squeeze(functional.silu(x))).flatten(1))
         angle = torch.deg2rad(relative[:, 2:])
         told = torch.cat((relative[:, :2] / OFFSET_SCALE, angle.cos(), angle.sin()), 1)
-        return relative[:, :2] + OFFSET_SCALE * self.mlp(features + self.told(told)).float()
+        found = self.mlp(features + self.told(told)).float()
+        return found[:, 0], relative[:, :2] + OFFSET_SCALE * found[:, 1:]
+
+    def forward(
+        self,
+        newest: Float[Tensor, "batch channel height width"],
+        recalled: Float[Tensor, "batch channel height width"],
+        relative: Float[Tensor, "batch 3"],
+        view_deg: float,
+    ) -> Float[Tensor, "batch 2"]:
+        """The corrected offset, or as told where the views more likely show different places."""
+        same, found = self.judge(newest, recalled, relative, view_deg)
+        return torch.where(same[:, None] > 0, found, relative[:, :2])

@@ -35,13 +35,14 @@ def test_nothing_is_seen_behind() -> None:
     assert not turned_view(torch.ones(3, 2, 12, 16), torch.tensor([120.0, 180.0, -170.0]), 90.0).any()
 
 
-def odometer(seed: int = 0) -> Odometer:
+def odometer(gate: float) -> Odometer:
     settings = OdometerSettings(channels=2, height=4, width=8, hidden=8, head_width=16, registration_hidden=8)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = Odometer.of(settings, Motion.still((2, 3))).eval().requires_grad_(False)
         assert model.registration is not None
         torch.nn.init.normal_(model.registration.mlp[-1].weight)
+        model.registration.mlp[-1].bias[0] = gate
     return model
 
 
@@ -55,7 +56,7 @@ def test_untrained_registration_changes_nothing() -> None:
 
 def test_registered_places_move_with_the_map() -> None:
     """Only the two views and their offset count: in a map turned and shifted, everything is turned and shifted."""
-    model, generator = odometer(), torch.Generator().manual_seed(1)
+    model, generator = odometer(1e9), torch.Generator().manual_seed(1)
     newest = torch.randn(2, 2, 4, 8, generator=generator)
     recalled = torch.randn(2, 3, 2, 4, 8, generator=generator)
     here = 100 * torch.rand(2, 3, generator=generator)
@@ -71,6 +72,14 @@ def test_registered_places_move_with_the_map() -> None:
 
     again = model.registered(newest, moved(here), recalled, moved(there))
     torch.testing.assert_close(again, moved(found), rtol=1e-3, atol=0.05)
+
+
+def test_views_of_another_place_stay_where_they_were_told_to_be() -> None:
+    """There is nothing to see of their offset, and a guess would move them."""
+    there = torch.rand(2, 3, 3)
+    views = torch.randn(2, 3, 2, 4, 8)
+    found = odometer(-1e9).registered(views[:, 0], torch.rand(2, 3), views, there)
+    torch.testing.assert_close(found, there)
 
 
 def test_an_odometer_without_registration_keeps_what_was_told() -> None:

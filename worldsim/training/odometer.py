@@ -17,6 +17,7 @@ from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
 from worldsim.training.components import keep_component, start_weights, trained_autoencoder
+from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
 from worldsim.training.processes import Processes
@@ -32,6 +33,8 @@ NEAR_UNITS, NEAR_DEG = 96.0, 40.0
 """a distance and a turn that count as much as the greatest chance"""
 APART = 20
 """steps between the two frames at least: those in between are in the recent context, and never recalled"""
+SAME_PLACE = 0.1
+"""covisibility above which two views show one place"""
 DRIFT_UNITS = 200.0
 """greatest standard deviation of told offsets, in map units: they drift so far in some 300 steps"""
 
@@ -238,7 +241,10 @@ def draw_views(
 def registration_loss(
     model: Odometer, episodes: LatentEpisodes, settings: OdometerTraining, generator: torch.Generator
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Distance of registered offsets from the true ones, told ones being off by up to DRIFT_UNITS; and both errors."""
+    """Do two views show one place (cross entropy), and where does one lie from the other then (distance)?
+
+    Told offsets are off by up to DRIFT_UNITS. Also the mean errors of both in map units, and the share of wrong answers.
+    """
     assert model.registration is not None
     batch, device = settings.batch, generator.device
     episode, time, other = draw_views(episodes, batch, generator)
@@ -251,10 +257,21 @@ def registration_loss(
     turn = (there[:, 3:] - here[:, 3:] + 180) % 360 - 180
     drift = DRIFT_UNITS ** torch.rand(batch, 1, generator=generator, device=device)
     told = true + drift * torch.randn(batch, 2, generator=generator, device=device)
-    found = model.registration(views[:, 0], views[:, 1], torch.cat((told, turn), 1), model.config["view_deg"])
+    logit, found = model.registration.judge(
+        views[:, 0], views[:, 1], torch.cat((told, turn), 1), model.config["view_deg"]
+    )
+    rooms = episodes.rooms[episode[:, None], torch.stack((time, other), 1)].long()
+    seen = covisibility(there[:, None], rooms[:, 1:], here, rooms[:, 0], CovisibilitySettings())[:, 0]
+    same = seen > SAME_PLACE
+    gate = functional.binary_cross_entropy_with_logits(logit, same.float())
     distance = (found - true).square().sum(1).add(1).sqrt()
-    errors = {"error_told": (told - true).norm(dim=1).mean(), "error_registered": distance.detach().mean()}
-    return distance.mean() / OFFSET_SCALE, errors
+    kept = torch.where(logit[:, None] > 0, found, told)
+    errors = {
+        "error_told": _mean((told - true).norm(dim=1), same),
+        "error_registered": _mean((kept - true).detach().norm(dim=1), same),
+        "wrong_place": ((logit > 0) != same).float().mean(),
+    }
+    return gate + _mean(distance, same) / OFFSET_SCALE, errors
 
 
 def _mean(values: Float[Tensor, " batch"], of: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
