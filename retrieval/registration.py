@@ -7,7 +7,7 @@ to lie where they do not. Headings are exact; what drifts is the offset, and tha
 from math import radians, tan
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +18,7 @@ OFFSET_SCALE = 64.0
 
 
 def turned_view(
-    latents: Float[Tensor, "batch channel height width"], turn_deg: Float[Tensor, " batch"], view_deg: float
+    latents: Float32[Tensor, "batch channel height width"], turn_deg: Float[Tensor, " batch"], view_deg: float
 ) -> Float[Tensor, "batch channel height width"]:
     """The views as they would be after turning left on the spot, zero where they did not look.
 
@@ -37,7 +37,7 @@ def turned_view(
     ahead = torch.where(behind, 1.0, forward)
     column = torch.where(behind, 9.0, right / ahead / half)
     row = down[:, None] / ahead * (width / height) / half
-    grid = torch.stack((column, row), -1).to(latents.dtype)
+    grid = torch.stack((column, row), -1)
     return functional.grid_sample(latents, grid, padding_mode="zeros", align_corners=False)
 
 
@@ -75,13 +75,14 @@ class Registration(nn.Module):
         that it looks further left; of these the last is right.
         """
         there = torch.cat((recalled, torch.ones_like(recalled[:, :1])), 1)
-        seen = turned_view(there, -relative[:, 2], view_deg)
+        # In float32: bfloat16 tells directions to a few hundredths of a cell only.
+        seen = turned_view(there.float(), -relative[:, 2], view_deg).to(newest.dtype)
         x = self.fine(self.enter(torch.cat((newest, seen), 1)))
         x = self.coarse(self.halve(functional.silu(x)))
         features = self.project(functional.silu(self.squeeze(functional.silu(x))).flatten(1))
         angle = torch.deg2rad(relative[:, 2:])
         told = torch.cat((relative[:, :2] / OFFSET_SCALE, angle.cos(), angle.sin()), 1)
-        found = self.mlp(features + self.told(told)).float()
+        found = self.mlp(features + self.told(told.to(newest.dtype))).float()
         return found[:, 0], relative[:, :2] + OFFSET_SCALE * found[:, 1:]
 
     def forward(

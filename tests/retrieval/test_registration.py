@@ -82,6 +82,16 @@ def test_views_of_another_place_stay_where_they_were_told_to_be() -> None:
     torch.testing.assert_close(found, there)
 
 
+def test_it_runs_in_bfloat16() -> None:
+    """On a GPU the weights are: places must still come out in float32, near those of full precision."""
+    model = odometer(1e9)
+    views, here, there = torch.randn(2, 3, 2, 4, 8), torch.rand(2, 3), torch.rand(2, 3, 3)
+    exact = model.registered(views[:, 0], here, views, there)
+    rough = model.bfloat16().registered(views[:, 0], here, views, there)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.05, atol=8)
+
+
 def test_an_odometer_without_registration_keeps_what_was_told() -> None:
     settings = OdometerSettings(channels=2, height=4, width=8, hidden=8, head_width=16, registration_hidden=0)
     model = Odometer.of(settings, Motion.still((2, 3)))
