@@ -90,6 +90,13 @@ def turned(
     return torch.stack((x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()), -1)
 
 
+def offset_from(
+    poses: Float[Tensor, "*batch 3"], own: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch 2"]:
+    """How far forward and left of one player others are; poses are x, y and heading in degrees."""
+    return turned(poses[..., :2] - own[..., :2], -own[..., 2].expand(poses.shape[:-1]))
+
+
 def _turn_rows(
     actions: Integer[Tensor, "batch step factor"], factor: int, sizes: tuple[int, ...]
 ) -> Int64[Tensor, "batch step"]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.descriptor import ResidualBlock
-from retrieval.motion import TURN_STEPS, Motion, joint_rows, turned
+from retrieval.motion import TURN_STEPS, Motion, joint_rows, offset_from, turned
 from retrieval.registration import Registration
 
 ACTIONS = TURN_STEPS + 1
@@ -56,10 +56,10 @@ class Whereabouts:
         return cls(pose=torch.cat([one.pose for one in each]), move=torch.cat([one.move for one in each]))
 
     @classmethod
-    def at_end(cls, poses: Float[Tensor, "n 3"]) -> "Whereabouts":
-        """Of one player whose last poses these are; the move is zero if there is but one."""
-        moves = torch.cat((torch.zeros_like(poses[:1, :2]), poses[1:, :2] - poses[:-1, :2]))
-        return cls(pose=poses[-1:], move=moves[-1:])
+    def at_end(cls, poses: Float[Tensor, "batch n 3"]) -> "Whereabouts":
+        """Of players whose last poses these are; the move is zero if there is but one."""
+        before = poses[:, -2:][:, 0]
+        return cls(pose=poses[:, -1], move=poses[:, -1, :2] - before[:, :2])
 
     @classmethod
     def origin(cls, batch: int, device: torch.device | str = "cpu") -> "Whereabouts":
@@ -103,7 +103,7 @@ class Odometer(ModelMixin, ConfigMixin):
             nn.SiLU(), nn.Linear(head_width, head_width), nn.SiLU(), nn.Linear(head_width, 3)
         )
         self.registration = (
-            Registration(channels, height, width, registration_hidden, head_width)
+            Registration(channels, height, width, registration_hidden, head_width, view_deg)
             if registration_hidden
             else None
         )
@@ -248,17 +248,17 @@ class Odometer(ModelMixin, ConfigMixin):
         recalled: Float[Tensor, "batch n channel height width"],
         recalled_poses: Float[Tensor, "batch n 3"],
     ) -> Float[Tensor, "batch n 3"]:
-        """Poses of recalled frames, their places corrected by how their views differ from the newest one."""
+        """Poses of recalled frames, their places corrected by how their views differ from the newest one.
+
+        A gate keeps frames of other places exactly where they were told to be: nothing is seen of their offset.
+        """
         if self.registration is None:
             return recalled_poses
         count = recalled.shape[1]
         here = newest_pose[:, None].expand(-1, count, -1).flatten(0, 1)
         there = recalled_poses.flatten(0, 1)
-        offset = turned(there[:, :2] - here[:, :2], -here[:, 2])
-        relative = torch.cat((offset, there[:, 2:] - here[:, 2:]), 1)
+        relative = torch.cat((offset_from(there, here), there[:, 2:] - here[:, 2:]), 1)
         views = newest[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1).to(self.dtype)
-        found = self.registration(
-            views, recalled.flatten(0, 1).to(self.dtype), relative, self.config["view_deg"]
-        )
-        place = here[:, :2] + turned(found, here[:, 2])
+        same, found = self.registration(views, recalled.flatten(0, 1).to(self.dtype), relative)
+        place = torch.where(same[:, None] > 0, here[:, :2] + turned(found, here[:, 2]), there[:, :2])
         return torch.cat((place, there[:, 2:]), 1).unflatten(0, (-1, count))

@@ -42,13 +42,13 @@ def turned_view(
 
 
 class Registration(nn.Module):
-    """Corrects the offset of a recalled view from the newest one, if they look at one place; begins by trusting it as told.
+    """Sees whether two views show one place, and how they lie to each other if so; begins by trusting what is told."""
 
-    A gate keeps views of other places exactly where they were told to be: there is nothing to see of their offset.
-    """
-
-    def __init__(self, channels: int, height: int, width: int, hidden: int, head_width: int) -> None:
+    def __init__(
+        self, channels: int, height: int, width: int, hidden: int, head_width: int, view_deg: float
+    ) -> None:
         super().__init__()
+        self.view_deg = view_deg
         self.enter = nn.Conv2d(2 * channels + 1, hidden, 3, padding=1)
         self.fine = nn.Sequential(ResidualBlock(hidden), ResidualBlock(hidden))
         self.halve = nn.Conv2d(hidden, hidden, 4, stride=2, padding=1)
@@ -62,12 +62,11 @@ class Registration(nn.Module):
         for parameter in self.mlp[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def judge(
+    def forward(
         self,
         newest: Float[Tensor, "batch channel height width"],
         recalled: Float[Tensor, "batch channel height width"],
         relative: Float[Tensor, "batch 3"],
-        view_deg: float,
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch 2"]]:
         """Whether both look at one place (a logit), and if so forward and left of the recalled view, in map units.
 
@@ -76,7 +75,7 @@ class Registration(nn.Module):
         """
         there = torch.cat((recalled, torch.ones_like(recalled[:, :1])), 1)
         # In float32: bfloat16 tells directions to a few hundredths of a cell only.
-        seen = turned_view(there.float(), -relative[:, 2], view_deg).to(newest.dtype)
+        seen = turned_view(there.float(), -relative[:, 2], self.view_deg).to(newest.dtype)
         x = self.fine(self.enter(torch.cat((newest, seen), 1)))
         x = self.coarse(self.halve(functional.silu(x)))
         features = self.project(functional.silu(self.squeeze(functional.silu(x))).flatten(1))
@@ -84,14 +83,3 @@ class Registration(nn.Module):
         told = torch.cat((relative[:, :2] / OFFSET_SCALE, angle.cos(), angle.sin()), 1)
         found = self.mlp(features + self.told(told.to(newest.dtype))).float()
         return found[:, 0], relative[:, :2] + OFFSET_SCALE * found[:, 1:]
-
-    def forward(
-        self,
-        newest: Float[Tensor, "batch channel height width"],
-        recalled: Float[Tensor, "batch channel height width"],
-        relative: Float[Tensor, "batch 3"],
-        view_deg: float,
-    ) -> Float[Tensor, "batch 2"]:
-        """The corrected offset, or as told where the views more likely show different places."""
-        same, found = self.judge(newest, recalled, relative, view_deg)
-        return torch.where(same[:, None] > 0, found, relative[:, :2])

@@ -102,7 +102,7 @@ class World:
         if poses is None:
             poses = self._follow(latents, actions)
         else:
-            self.where = Whereabouts.at_end(poses.to(self.models.device))
+            self.where = Whereabouts.at_end(poses[None].to(self.models.device))
         self.memory.append(latents, actions, poses, self._keys(latents), true_poses)
 
     def _follow(

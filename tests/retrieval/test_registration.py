@@ -48,9 +48,9 @@ def odometer(gate: float) -> Odometer:
 
 def test_untrained_registration_changes_nothing() -> None:
     """It joins an odometer that has none: until it is trained, path integration must stand."""
-    model = Registration(2, 4, 8, 8, 16)
+    model = Registration(2, 4, 8, 8, 16, 90.0)
     told = torch.tensor([[30.0, -12.0, 40.0], [0.0, 0.0, 0.0]])
-    found = model(torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8), told, 90.0)
+    _, found = model(torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8), told)
     assert torch.equal(found, told[:, :2])
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from retrieval.motion import turned
+from retrieval.motion import offset_from
 from retrieval.spread import spread
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
@@ -202,9 +202,7 @@ def odometer_errors(
     encoded: EncodedEpisode, true_poses: Float[Tensor, "time 3"]
 ) -> dict[int, Float[np.ndarray, " _"]]:
     """Distance between estimated and true places, both seen from a frame `lag` steps before."""
-    turned = torch.deg2rad(true_poses[0, 2])
-    x, y = (true_poses[:, :2] - true_poses[:1, :2]).unbind(-1)
-    true = torch.stack((x * turned.cos() + y * turned.sin(), y * turned.cos() - x * turned.sin()), -1)
+    true = offset_from(true_poses, true_poses[:1])
     off = encoded.poses[:, :2] - true
     return {lag: (off[lag:] - off[:-lag]).norm(dim=1).cpu().numpy() for lag in LAGS if len(off) > lag}
 
@@ -225,13 +223,9 @@ def offset_errors(steps: Steps, encoded: EncodedEpisode) -> dict[str, Float[np.n
     registered = steps.models.odometer.registered(
         encoded.latents[newest], here, encoded.latents[shown][:, None], there
     )
-
-    def offset(recalled: Tensor, own: Tensor) -> Tensor:
-        return turned(recalled[:, :2] - own[:, :2], -own[:, 2])
-
-    true = offset(steps.true_poses[shown], steps.true_poses[newest])
+    true = offset_from(steps.true_poses[shown], steps.true_poses[newest])
     return {
-        name: (offset(poses[:, 0], here) - true).norm(dim=1).cpu().numpy()
+        name: (offset_from(poses[:, 0], here) - true).norm(dim=1).cpu().numpy()
         for name, poses in (("told", there), ("registered", registered))
     }
 

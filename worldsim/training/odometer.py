@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.history import add_noise
-from retrieval.motion import FREE_WIDTH, Motion, fit_motion, turned
+from retrieval.motion import FREE_WIDTH, Motion, fit_motion, offset_from, turned
 from retrieval.odometer import MOVE_SCALE, Odometer
 from retrieval.registration import OFFSET_SCALE
 from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
+from worldsim.recall import PLACE, score_places
 from worldsim.training.components import keep_component, start_weights, trained_autoencoder
 from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
@@ -26,11 +27,9 @@ from worldsim.training.state import TrainingState
 
 FIT_EPISODES = 64
 """episodes that the motion tables are fitted to: a few are enough, for they are exact"""
-CANDIDATES = 256
-"""frames drawn for a view to be registered with: of these the nearest is taken, by squares and with some chance, so that
-six of ten pairs look at one place, about as many as recall finds at play"""
-NEAR_UNITS, NEAR_DEG = 96.0, 40.0
-"""a distance and a turn that count as much as the greatest chance"""
+CHANCE = 10.0
+"""weight of chance against nearness where views are drawn to be registered: six of ten pairs or more show one place, about
+as many as recall finds at play"""
 APART = 20
 """steps between the two frames at least: those in between are in the recent context, and never recalled"""
 SAME_PLACE = 0.1
@@ -222,20 +221,16 @@ def odometer_loss(
 def draw_views(
     episodes: LatentEpisodes, batch: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Int[Tensor, " batch"]]:
-    """Episodes and two frames of each that mostly look at one place: the nearest in pose of some drawn, more or less."""
+    """Episodes and two frames of each that mostly look at one place: as the oracle ranks them, with some chance."""
     device = generator.device
     episode = torch.randint(len(episodes), (batch,), generator=generator, device=device)
-    lengths = episodes.lengths[episode]
+    lengths, poses = episodes.lengths[episode], episodes.poses[episode][..., [0, 1, 3]]
     time = (torch.rand(batch, generator=generator, device=device) * lengths).long()
-    drawn = torch.rand(batch, CANDIDATES, generator=generator, device=device)
-    others = (drawn * lengths[:, None]).long()
-    here, there = episodes.poses[episode, time], episodes.poses[episode[:, None], others]
-    far = ((there[..., :2] - here[:, None, :2]).norm(dim=-1) / NEAR_UNITS).square()
-    turn = (((there[..., 3] - here[:, None, 3] + 180) % 360 - 180) / NEAR_DEG).square()
-    chance = torch.rand(batch, CANDIDATES, generator=generator, device=device)
-    recent = (others - time[:, None]).abs() < APART
-    chosen = (far + turn + chance + 1e6 * recent).argmin(1)
-    return episode, time, others.gather(1, chosen[:, None])[:, 0]
+    numbers = torch.arange(poses.shape[1], device=device)
+    near = score_places(poses, poses[torch.arange(batch, device=device), time], PLACE)
+    chance = torch.rand(near.shape, generator=generator, device=device)
+    allowed = ((numbers - time[:, None]).abs() >= APART) & (numbers < lengths[:, None])
+    return episode, time, (near + CHANCE * chance).masked_fill(~allowed, -torch.inf).argmax(1)
 
 
 def registration_loss(
@@ -253,13 +248,11 @@ def registration_loss(
     level = settings.noise * torch.rand(batch, generator=generator, device=device).square()
     views = add_noise(views, level, noise)
     here, there = episodes.poses[episode, time], episodes.poses[episode, other]
-    true = turned(there[:, :2] - here[:, :2], -here[:, 3])
+    true = offset_from(there[:, [0, 1, 3]], here[:, [0, 1, 3]])
     turn = (there[:, 3:] - here[:, 3:] + 180) % 360 - 180
     drift = DRIFT_UNITS ** torch.rand(batch, 1, generator=generator, device=device)
     told = true + drift * torch.randn(batch, 2, generator=generator, device=device)
-    logit, found = model.registration.judge(
-        views[:, 0], views[:, 1], torch.cat((told, turn), 1), model.config["view_deg"]
-    )
+    logit, found = model.registration(views[:, 0], views[:, 1], torch.cat((told, turn), 1))
     rooms = episodes.rooms[episode[:, None], torch.stack((time, other), 1)].long()
     seen = covisibility(there[:, None], rooms[:, 1:], here, rooms[:, 0], CovisibilitySettings())[:, 0]
     same = seen > SAME_PLACE

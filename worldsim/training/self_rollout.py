@@ -55,8 +55,7 @@ class SelfRollout:
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
         rows = self.moments.episode[:, None]
         self.poses = marks.poses[rows, self.moments.frames(-reach, -1).clamp(min=0)]
-        last = marks.poses[rows, self.moments.frames(-2, -1).clamp(min=0), :2]
-        self.where = Whereabouts(pose=self.poses[:, -1], move=last[:, 1] - last[:, 0])
+        self.where = Whereabouts.at_end(marks.poses[rows, self.moments.frames(-2, -1).clamp(min=0)])
 
     def pasts(self) -> Pasts:
         """As the next step of training finds them."""
