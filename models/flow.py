@@ -13,18 +13,28 @@ from models.transformer import HistoryCache, WorldTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSettings:
-    """Noise levels in training and at play."""
+    """Noise levels at play. ValueError if the shift is not above 0 or there is no step."""
 
-    shift: float = 2.0
-    """sigma = shift u / (1 + (shift − 1) u): above 1, more weight on high noise (Esser et al. 2024, eq. 23)"""
+    shift: float = 0.5
+    """sigma = shift u / (1 + (shift − 1) u), of evenly spaced u (Esser et al. 2024, eq. 23); below 1 the first step is the
+    longest: layout is settled near its mean, and most steps are left for what is fine"""
     denoising_steps: int = 8
-    """Euler steps a section at play"""
+    """Euler steps a section"""
+
+    def __post_init__(self) -> None:
+        if self.shift <= 0 or self.denoising_steps < 1:
+            raise ValueError(
+                f"shift {self.shift} must be above 0, denoising_steps {self.denoising_steps} 1 or more"
+            )
 
 
 def draw_sigmas(
     batch: int, draws: int, shift: float, generator: torch.Generator
 ) -> Float[Tensor, "{batch} {draws}"]:
-    """Noise levels in (0, 1), one stratum a draw so that each history sees low and high noise."""
+    """Noise levels in (0, 1), one stratum a draw so that each history sees low and high noise.
+
+    Above 1, `shift` puts more weight on high noise (Esser et al. 2024, eq. 23).
+    """
     offset = torch.rand(batch, draws, generator=generator, device=generator.device)
     uniform = (torch.arange(draws, device=generator.device) + offset) / draws
     return shift * uniform / (1 + (shift - 1) * uniform)

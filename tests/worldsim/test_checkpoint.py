@@ -130,6 +130,9 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "other version": (lambda f: edit(f / "world.json", format_version=7), "world.json", "version 7.*reads 2"),
     "no version": (lambda f: remove(f / "world.json", "format_version"), "world.json", "version None"),
     "no flow": (lambda f: remove(f / "world.json", "flow"), "world.json", "flow.*train again"),
+    "no noise to begin with": (
+        lambda f: edit(f / "world.json", flow={"shift": 0.0, "denoising_steps": 4}), "world.json", "shift 0.0"
+    ),
     "unknown setting": (
         lambda f: edit(f / "world.json", recall={"gap": 3}), "world.json", "gap.*train again"
     ),

@@ -56,6 +56,8 @@ class ModelTraining:
     """moments a step and process"""
     draws: int = 4
     """noise draws that share one history pass"""
+    shift: float = 2.0
+    """of noise levels: above 1, more weight on high noise (Esser et al. 2024, equation 23)"""
     learning_rate: float = 2e-3
     """highest learning rate"""
     weight_decay: float = 0.05
@@ -78,6 +80,8 @@ class ModelTraining:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch", "draws", "workers")
         check_at_least(self, 0, "validation_episodes")
+        if self.shift <= 0:
+            raise ValueError(f"shift {self.shift} is not above 0")
 
 
 class ModelTrainer:
@@ -135,7 +139,7 @@ class ModelTrainer:
     ) -> Float[Tensor, "batch draw"]:
         """Mean squared error of the velocity, one value a noise draw."""
         draws = self.settings.draws
-        sigma = draw_sigmas(len(coming), draws, self.sizes.flow.shift, generator)
+        sigma = draw_sigmas(len(coming), draws, self.settings.shift, generator)
         noise = torch.randn(len(coming), draws, *coming.shape[1:], generator=generator, device=coming.device)
         noisy, velocity = noisy_and_velocity(coming, sigma, noise)
         predicted = self.model.denoise_draws(noisy, sigma, actions, cache)
