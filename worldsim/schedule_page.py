@@ -85,25 +85,29 @@ def draw(schedule: Schedule, slots: Sequence[Slot], before: int, height: int, wi
     """Every group of frames as a bar along the video: as wide as its frames, as high as its tokens a frame."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes: Axes = figure.subplots()
-    named: set[str] = set()
+    named: set[tuple[str, str]] = set()
     for slot in slots:
         tokens = tokens_of(slot, height, width) / len(slot.frames)
-        name = f"{slot.part} {slot.kernel or 'dropped'}"
+        name = (slot.part, str(slot.kernel or "dropped"))
         axes.bar(
             slot.frames[0] - 0.45, max(tokens, 0.02), width=len(slot.frames) - 0.1, align="edge",
             color=COLOURS[slot.part], alpha=0.35 if slot.kernel is None else 0.9,
+            label=None if slot.part in (part for part, _ in named) else slot.part,
         )  # fmt: skip
         if name not in named:
             named.add(name)
             middle = (slot.frames[0] + slot.frames[-1]) / 2
-            axes.annotate(name, (middle, max(tokens, 0.02)), ha="center", va="bottom", fontsize=8)
+            place = (middle, 1.3 * max(tokens, 0.02))
+            axes.annotate(name[1], place, ha="center", va="bottom", fontsize=8, rotation=90)
     axes.axvspan(before - 0.5, before + schedule.section - 0.5, color="#f6ad55", alpha=0.5)
-    axes.annotate("made now", (before + (schedule.section - 1) / 2, 350), ha="center", va="top", fontsize=8)
+    axes.annotate("made now", (before + (schedule.section - 1) / 2, 1500), ha="center", va="top", fontsize=8)
     recalled = schedule.recalled
     beside = f", and {recalled.frames} recalled frames through {recalled.kernel}" if recalled.frames else ""
     axes.set(
-        yscale="log", ylim=(0.01, 400), xlabel="frame", ylabel="tokens a frame",
+        yscale="log", ylim=(0.01, 2000), xlabel="frame", ylabel="tokens a frame",
         title=f"{schedule}: {schedule.tokens(height, width)} tokens{beside}",
     )  # fmt: skip
+    if slots:
+        axes.legend(loc="upper center", ncols=len(COLOURS), fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
