@@ -1,7 +1,6 @@
 """FramePack's packing: history latents of falling resolution become one fixed-length row of tokens."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import log
 
 import torch
@@ -11,7 +10,8 @@ from torch.nn import functional
 
 from models.history import History
 from models.kernel import Kernel
-from models.rotary import Phases, pad_to_multiple, pooled_phases
+from models.patchifier import LatentPatchifier
+from models.rotary import Phases, kernel_phases
 from models.schedule import Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
 
@@ -41,34 +41,6 @@ class Pack:
         return replace(self, tokens=self.tokens[:, keep], present=None, phases=self.phases.kept(keep))
 
 
-class LatentPatchifier(nn.Module):
-    """The projection of one kernel: latents -> tokens; each rate has weights of its own (FramePack, section 3.1)."""
-
-    def __init__(self, channels: int, kernel: Kernel, width: int) -> None:
-        super().__init__()
-        self.kernel = kernel
-        size = (kernel.frames, kernel.rows, kernel.cols)
-        self.proj = nn.Conv3d(channels, width, kernel_size=size, stride=size)
-
-    def forward(
-        self, latents: Float[Tensor, "batch frame channel rows cols"]
-    ) -> Float[Tensor, "batch group token width"]:
-        size = (self.kernel.frames, self.kernel.rows, self.kernel.cols)
-        video = pad_to_multiple(latents.transpose(1, 2), size)
-        return self.proj(video).flatten(3).permute(0, 2, 3, 1)
-
-    @torch.no_grad()
-    def initialise_from(self, finer: "LatentPatchifier") -> None:
-        """Repeat the finer kernel's weights and divide, so that proj_k2(x) = proj_k1(avg_pool3d(x, 2))."""
-        ratio = self.kernel.rate // finer.kernel.rate
-        weight = finer.proj.weight
-        for axis in (2, 3, 4):
-            weight = weight.repeat_interleave(ratio, dim=axis)
-        bias = finer.proj.bias
-        assert bias is not None
-        self.proj.load_state_dict({"weight": weight / ratio**3, "bias": bias})
-
-
 class ActionEmbedding(nn.Module):
     """Integer action factors -> one vector: the sum of one table row a factor."""
 
@@ -82,15 +54,16 @@ class ActionEmbedding(nn.Module):
 
 def check_packable(schedule: Schedule) -> None:
     """ValueError, naming what stands in the way, unless `HistoryPacker` can make tokens of the schedule."""
-    rates = [level.kernel.frames for level in schedule.recent]
-    plain = [*schedule.recent, schedule.recalled]
+    kernels = [level.kernel for level in (*schedule.recent, schedule.recalled)]
     reasons = {
         "frames from the beginning, ahead or at the end": schedule.first or schedule.coming or schedule.last,
         f"tail {schedule.tail or 'x'}": schedule.tail != "td",
         "+D": schedule.discretised,
-        "a kernel other than k1, k2 and k4": any(str(level.kernel) not in ("k1", "k2", "k4") for level in plain),
-        "recent levels that do not grow finer up to k1": rates != sorted(rates, reverse=True) or rates[-1:] != [1],
-        "recalled frames other than rNk1": schedule.recalled.frames == 0 or schedule.recalled.kernel.frames != 1,
+        "a kernel with an odd side above 1": any(
+            side > 1 and side % 2 for kernel in kernels for side in (kernel.rows, kernel.cols)
+        ),
+        "no recent frames": not schedule.recent,
+        "recalled frames in groups": schedule.recalled.kernel.frames > 1,
     }  # fmt: skip
     wrong = [reason for reason, there in reasons.items() if there]
     if wrong:
@@ -117,14 +90,19 @@ class HistoryPacker(nn.Module):
         self.schedule = schedule
         kernels = [level.kernel for level in schedule.recent]
         levels = [LatentPatchifier(channels, kernel, width) for kernel in kernels]
+        finest = LatentPatchifier(channels, Kernel.of_rate(1), width)
         self.levels = nn.ModuleList(levels)
-        for coarse, fine in reversed(list(pairwise(levels))):
-            coarse.initialise_from(fine)
-        self.recalled = LatentPatchifier(channels, schedule.recalled.kernel, width)
-        self.recalled.load_state_dict(self.levels[-1].state_dict())
+        recalled = schedule.recalled
+        self.recalled = LatentPatchifier(channels, recalled.kernel, width) if recalled.frames else None
+        for patchifier in levels if self.recalled is None else [*levels, self.recalled]:
+            patchifier.initialise_from(finest)
         self.actions = nn.ModuleList(nn.Linear(kernel.frames * action_width, width) for kernel in kernels)
-        self.age = nn.Sequential(nn.Linear(2 * _AGE_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.level_embedding = nn.Parameter(torch.randn(len(kernels) + 1, width) * 0.02)
+        self.age = (
+            nn.Sequential(nn.Linear(2 * _AGE_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+            if recalled.frames
+            else None
+        )
+        self.level_embedding = nn.Parameter(torch.randn(len(kernels) + bool(recalled.frames), width) * 0.02)
         cos, sin = self._phases(height, width_cells, head_dim)
         self.cos: Tensor
         self.sin: Tensor
@@ -133,13 +111,14 @@ class HistoryPacker(nn.Module):
 
     def _phases(self, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
         """Times count back from the section (age a -> -a); recalled frames take slots beyond the recent past."""
-        rows, cols = Kernel.of_rate(1).token_grid(height, width)
         parts = []
         for level, groups in zip(self.schedule.recent, self.schedule.ages(), strict=True):
             times = -torch.tensor([float(age) for group in groups for age in group])
-            parts.append(pooled_phases(times, rows, cols, head_dim, (level.kernel.rate,) * 3))
-        slots = -(self.schedule.recent_frames + 2.0 * (1 + torch.arange(self.schedule.recalled.frames)))
-        parts.append(pooled_phases(slots, rows, cols, head_dim, (1, 1, 1)))
+            parts.append(kernel_phases(times, height, width, head_dim, level.kernel))
+        recalled = self.schedule.recalled
+        slots = -(self.schedule.recent_frames + 2.0 * (1 + torch.arange(recalled.frames)))
+        if recalled.frames:
+            parts.append(kernel_phases(slots, height, width, head_dim, recalled.kernel))
         return torch.cat([cos for cos, _ in parts]), torch.cat([sin for _, sin in parts])
 
     def forward(
@@ -163,6 +142,8 @@ class HistoryPacker(nn.Module):
             tokens.append(groups.flatten(1, 2))
             present.append(whole.repeat_interleave(groups.shape[2], dim=1))
             start += level.frames
+        if self.recalled is None or self.age is None:
+            return torch.cat(tokens, 1), torch.cat(present, 1)
         recalled = self.recalled(history.recalled) + self.level_embedding[-1]
         recalled = recalled + self.age(age_features(history.recalled_ages).to(recalled.dtype)).unsqueeze(2)
         if moves is not None:
@@ -178,15 +159,6 @@ def age_features(ages: Int[Tensor, "batch recalled"]) -> Float[Tensor, "batch re
     level = torch.log1p(ages.float().clamp(min=0))[..., None]
     frequencies = torch.exp(torch.linspace(-log(4.0), log(4.0), _AGE_FREQUENCIES, device=ages.device))
     return torch.cat((torch.sin(level * frequencies), torch.cos(level * frequencies)), dim=-1)
-
-
-def unpatchify(
-    patches: Float[Tensor, "batch frame token patch"], channels: int, rows: int, cols: int
-) -> Float[Tensor, "batch frame {channels} height width"]:
-    """Inverse of a k1 patchify: (channel, 2, 2) values a token -> latents."""
-    batch, frames = patches.shape[:2]
-    grid = patches.view(batch, frames, rows, cols, channels, 2, 2)
-    return grid.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, channels, 2 * rows, 2 * cols)
 
 
 def pad_actions(

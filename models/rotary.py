@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from models.kernel import Kernel
+
 THETA = 256.0  # as HunyuanVideo: axes are short, so low frequencies would be wasted
 
 
@@ -59,10 +61,14 @@ def axis_frequencies(dim: int) -> Float[Tensor, " half"]:
 
 
 def grid_phases(
-    times: Float[Tensor, " time"], rows: int, cols: int, head_dim: int
+    times: Float[Tensor, " time"], rows: int, cols: int, head_dim: int, cells: tuple[int, int] = (2, 2)
 ) -> tuple[Float[Tensor, "time {rows} {cols} half"], Float[Tensor, "time {rows} {cols} half"]]:
-    """Cosines and sines of the k1 grid: `half` = head_dim / 2 angles a token, times may skip and be negative."""
-    axes = (times, torch.arange(rows, dtype=torch.float32), torch.arange(cols, dtype=torch.float32))
+    """Cosines and sines of a grid: `half` = head_dim / 2 angles a place, times may skip and be negative.
+
+    Places are latent `cells` high and wide; positions count k1 tokens, (2, 2) cells, from the middle of the first.
+    """
+    across = [(torch.arange(n) + 0.5) * size / 2 - 0.5 for n, size in zip((rows, cols), cells, strict=True)]
+    axes = (times, *across)
     angles = []
     for axis, (positions, dim) in enumerate(zip(axes, axis_split(head_dim), strict=True)):
         angle = torch.outer(positions.float(), axis_frequencies(dim))
@@ -73,12 +79,27 @@ def grid_phases(
     return angle.cos(), angle.sin()
 
 
-def pooled_phases(
-    times: Float[Tensor, " time"], rows: int, cols: int, head_dim: int, stride: tuple[int, int, int]
+def kernel_phases(
+    times: Float[Tensor, " time"], height: int, width: int, head_dim: int, kernel: Kernel
 ) -> tuple[Float[Tensor, "token half"], Float[Tensor, "token half"]]:
-    """Phases of tokens that cover `stride` = kernel / (1, 2, 2) cells of the k1 grid: average pool after replicate pad."""
+    """Phases of a kernel's tokens of latents: the k1 grid's, pooled; of single cells where a side is finer than k1's."""
+    cells = min(2, kernel.rows), min(2, kernel.cols)
+    rows, cols = Kernel(1, *cells).token_grid(height, width)
+    stride = kernel.frames, kernel.rows // cells[0], kernel.cols // cells[1]
+    return pooled_phases(times, rows, cols, head_dim, stride, cells)
+
+
+def pooled_phases(
+    times: Float[Tensor, " time"],
+    rows: int,
+    cols: int,
+    head_dim: int,
+    stride: tuple[int, int, int],
+    cells: tuple[int, int] = (2, 2),
+) -> tuple[Float[Tensor, "token half"], Float[Tensor, "token half"]]:
+    """Phases of tokens that cover `stride` places of a grid of `cells`: average pool after replicate pad."""
     pooled = []
-    for phases in grid_phases(times, rows, cols, head_dim):
+    for phases in grid_phases(times, rows, cols, head_dim, cells):
         channels_first = phases.permute(3, 0, 1, 2)[None]
         padded = pad_to_multiple(channels_first, stride)
         pooled.append(functional.avg_pool3d(padded, stride)[0].flatten(1).T.contiguous())

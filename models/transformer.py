@@ -18,7 +18,8 @@ from torch.nn import functional
 from models.block import Block
 from models.history import History
 from models.kernel import Kernel
-from models.packer import ActionEmbedding, HistoryPacker, LatentPatchifier, Pack, pad_actions, unpatchify
+from models.packer import ActionEmbedding, HistoryPacker, Pack, pad_actions
+from models.patchifier import LatentPatchifier, unpatchify
 from models.refiner import Refiner
 from models.rotary import Phases, pooled_phases
 from models.schedule import Schedule
@@ -140,7 +141,9 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         self.register_buffer("sin", sin, persistent=False)
         self.moves = MoveEmbedding(width) if told_moves else None
         self.world_phases = (
-            WorldPhases(self.schedule, self.rows, self.cols, head_dim, view_deg) if world_heads else None
+            WorldPhases(self.schedule, latent_height, latent_width, head_dim, view_deg)
+            if world_heads
+            else None
         )
 
     @classmethod

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.kernel import Kernel
 from models.rotary import axis_split
 from models.schedule import Schedule
 from models.viewpoint import column_directions_deg, direction_phases, direction_waves
@@ -18,13 +19,16 @@ class WorldPhases(nn.Module):
     Compressed tokens take the mean over their frames and columns, as the other phases do (FramePack, section 3.1).
     """
 
-    def __init__(self, schedule: Schedule, rows: int, cols: int, head_dim: int, view_deg: float) -> None:
+    def __init__(self, schedule: Schedule, height: int, width: int, head_dim: int, view_deg: float) -> None:
         super().__init__()
-        self.rows = rows
-        self.levels = [(level.frames, level.kernel.rate) for level in (*schedule.recent, schedule.recalled)]
+        self.height = height
+        self.levels = [level for level in (*schedule.recent, schedule.recalled) if level.frames]
         self.part = axis_split(head_dim)[2] // 2
+        cols = Kernel.of_rate(1).token_grid(height, width)[1]
         self.directions: Tensor
+        self.cell_directions: Tensor
         self.register_buffer("directions", column_directions_deg(cols, view_deg), persistent=False)
+        self.register_buffer("cell_directions", column_directions_deg(width, view_deg), persistent=False)
         self.waves: Tensor
         self.register_buffer("waves", direction_waves(360 / view_deg * cols, self.part), persistent=False)
 
@@ -37,29 +41,32 @@ class WorldPhases(nn.Module):
     ) -> tuple[Float[Tensor, "batch token half"], Float[Tensor, "batch token half"]]:
         """Of the packed history; headings relative to the section's, `cos` and `sin` the pack's other phases."""
         headings_deg = torch.cat((recent_deg, recalled_deg), 1).split(
-            [frames for frames, _ in self.levels], 1
+            [level.frames for level in self.levels], 1
         )
-        rates = [rate for _, rate in self.levels]
-        levels = [self._level(each, rate) for each, rate in zip(headings_deg, rates, strict=True)]
+        kernels = [level.kernel for level in self.levels]
+        levels = [self._level(each, kernel) for each, kernel in zip(headings_deg, kernels, strict=True)]
         return _fill([level[0] for level in levels], cos), _fill([level[1] for level in levels], sin)
 
     def section(
         self, headings_deg: Float[Tensor, "batch section"], cos: Tensor, sin: Tensor
     ) -> tuple[Float[Tensor, "batch token half"], Float[Tensor, "batch token half"]]:
         """Of the section's own tokens."""
-        own_cos, own_sin = self._level(headings_deg, 1)
+        own_cos, own_sin = self._level(headings_deg, Kernel.of_rate(1))
         return _fill([own_cos], cos), _fill([own_sin], sin)
 
     def _level(
-        self, headings_deg: Float[Tensor, "batch frame"], rate: int
+        self, headings_deg: Float[Tensor, "batch frame"], kernel: Kernel
     ) -> tuple[Float[Tensor, "batch token part"], Float[Tensor, "batch token part"]]:
-        directions = headings_deg.float()[..., None] + self.directions
-        missing = -directions.shape[-1] % rate
+        columns, stride = (
+            (self.cell_directions, 1) if kernel.cols == 1 else (self.directions, kernel.cols // 2)
+        )
+        directions = headings_deg.float()[..., None] + columns
+        missing = -directions.shape[-1] % stride
         directions = torch.cat((directions, directions[..., -1:].expand(-1, -1, missing)), -1)
-        rows = ceil(self.rows / rate)
+        rows = ceil(self.height / kernel.rows)
         cos, sin = (
             # Within a group tokens come row by row, and all rows look the same way.
-            phases.unflatten(2, (-1, rate)).unflatten(1, (-1, rate)).mean((2, 4))[:, :, None]
+            phases.unflatten(2, (-1, stride)).unflatten(1, (-1, kernel.frames)).mean((2, 4))[:, :, None]
             .expand(-1, -1, rows, -1, -1).flatten(1, 3)
             for phases in direction_phases(directions, self.waves.float())
         )  # fmt: skip

@@ -252,9 +252,9 @@ class Odometer(ModelMixin, ConfigMixin):
 
         A gate keeps frames of other places exactly where they were told to be: nothing is seen of their offset.
         """
-        if self.registration is None:
-            return recalled_poses
         count = recalled.shape[1]
+        if self.registration is None or count == 0:
+            return recalled_poses
         here = newest_pose[:, None].expand(-1, count, -1).flatten(0, 1)
         there = recalled_poses.flatten(0, 1)
         relative = torch.cat((offset_from(there, here), there[:, 2:] - here[:, 2:]), 1)

@@ -36,11 +36,9 @@ def spread(
     invalid entries may be anything, NaN included. Runs on the tensors' device without waiting for it, and
     without gradients.
     """
-    if count < 1 or gap_frames < 0:
-        raise ValueError(
-            f"count {count} and gap_frames {gap_frames}: count must be 1 or more, the gap 0 or more"
-        )
-    if scores.shape[1] == 0:
+    if count < 0 or gap_frames < 0:
+        raise ValueError(f"count {count} and gap_frames {gap_frames}: both must be 0 or more")
+    if scores.shape[1] == 0 or count == 0:
         empty = torch.zeros(scores.shape[0], count, dtype=torch.int64, device=scores.device)
         return empty, empty.bool()
     left = scores.detach().masked_fill(~valid, -torch.inf)

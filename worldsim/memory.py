@@ -139,7 +139,7 @@ class Memory:
         oracle's: is).
         """
         older = self._length - exclude_recent
-        if self.mode == "off" or older <= 0:
+        if self.mode == "off" or older <= 0 or count == 0:
             return []
         if self.mode == "random":
             chosen = self._random.choice(older, size=min(count, older), replace=False)

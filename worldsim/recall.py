@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from models.packer import pad_actions
 from retrieval.descriptor import LearnedDescriptor
@@ -50,8 +51,12 @@ def make_queries(
 ) -> Float[Tensor, "batch dim"]:
     """The query X̂ of the coming section: what a past frame that covers its view would have as key.
 
-    `recent` is oldest first and reaches back at least 8 frames; `actions` end with the section's own.
+    `recent` is oldest first; frames of the descriptor's window that it does not reach count as absent, as they are
+    early in a world. `actions` end with the section's own.
     """
+    missing = max(0, max(WINDOW_AGES) - recent.shape[1])
+    recent = functional.pad(recent, (0, 0) * 3 + (missing, 0))
+    recent_present = functional.pad(recent_present, (missing, 0))
     # Slices, because a list of numbers would be copied to the device, which no CUDA graph can repeat.
     window, present = (
         torch.stack([each[:, -age] for age in WINDOW_AGES], 1) for each in (recent, recent_present)

@@ -1,66 +1,32 @@
 """Packing and rotary phases against direct loops and against diffusers' FramePack."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers.models.transformers import transformer_hunyuan_video_framepack as framepack
-from torch.nn import functional
 
 from models.kernel import Kernel
 from models.packer import (
     ActionEmbedding,
     HistoryPacker,
-    LatentPatchifier,
     age_features,
     pad_actions,
-    unpatchify,
 )
-from models.rotary import THETA, axis_split, grid_phases, pad_to_multiple, pooled_phases, rotate
+from models.rotary import (
+    THETA,
+    axis_frequencies,
+    axis_split,
+    grid_phases,
+    kernel_phases,
+    pad_to_multiple,
+    pooled_phases,
+    rotate,
+)
 from models.schedule import Schedule
 from models.transformer import WorldTransformer
 from worldsim.presets import tiny
-
-
-def patchifier(rate: int, seed: int = 0) -> LatentPatchifier:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LatentPatchifier(3, Kernel.of_rate(rate), 10).requires_grad_(False)
-
-
-@pytest.mark.parametrize("rate", [2, 4])
-def test_coarse_projection_starts_as_the_finer_one_of_pooled_latents(rate: int) -> None:
-    """proj_k2(x) = proj_k1(avg_pool3d(x, 2)), and k4 from k2: a factor forgotten blows the distant past up."""
-    fine, coarse = patchifier(rate // 2), patchifier(rate, seed=1)
-    coarse.initialise_from(fine)
-    latents = torch.randn(2, 8, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    pooled = functional.avg_pool3d(latents.transpose(1, 2), 2).transpose(1, 2)
-    torch.testing.assert_close(coarse(latents), fine(pooled), rtol=1e-4, atol=1e-5)
-
-
-def test_packer_starts_every_level_from_the_next_finer_one() -> None:
-    """The chain k1 -> k2 -> k4 must be made from fine to coarse; recalled frames start as the finest level."""
-    packer = WorldTransformer.of(tiny().transformer).packer
-    k4, k2, k1 = (level.proj for level in packer.levels)
-    for coarse, fine in ((k2, k1), (k4, k2)):
-        summed = functional.avg_pool3d(coarse.weight, 2) * 8
-        torch.testing.assert_close(summed, fine.weight)
-        assert torch.equal(coarse.bias, fine.bias)
-    assert torch.equal(packer.recalled.proj.weight, k1.weight)
-
-
-def test_projections_equal_diffusers_framepack() -> None:
-    """Its history embedding pads and projects the same three kernels: ours must order tokens as it does."""
-    theirs = framepack.HunyuanVideoHistoryPatchEmbed(3, 10).requires_grad_(False)
-    latents = torch.randn(2, 8, 3, 12, 16, generator=torch.Generator().manual_seed(0))
-    video = latents.transpose(1, 2)
-    expected = theirs(video, video, video)
-    for rate, proj, tokens in zip(
-        (1, 2, 4), (theirs.proj, theirs.proj_2x, theirs.proj_4x), expected, strict=True
-    ):
-        ours = patchifier(rate)
-        ours.proj.load_state_dict(proj.state_dict())
-        torch.testing.assert_close(ours(latents).flatten(1, 2), tokens)
 
 
 @pytest.mark.parametrize("head_dim", [16, 64])
@@ -129,15 +95,6 @@ def test_padding_equals_diffusers() -> None:
     """Replicated at the far ends only."""
     video = torch.randn(1, 2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(pad_to_multiple(video, (2, 4, 4)), framepack._pad_for_3d_conv(video, (2, 4, 4)))
-
-
-def test_unpatchify_inverts_the_k1_patches() -> None:
-    """Channel, row and column within a patch must come back to their places."""
-    latents = torch.randn(2, 3, 4, 12, 16, generator=torch.Generator().manual_seed(0))
-    identity = LatentPatchifier(4, Kernel.of_rate(1), 16).requires_grad_(False)
-    identity.proj.weight.copy_(torch.eye(16).view(16, 4, 1, 2, 2))
-    identity.proj.bias.zero_()
-    assert torch.equal(unpatchify(identity(latents), 4, 6, 8), latents)
 
 
 def test_actions_are_summed_and_padded_with_none() -> None:
@@ -218,6 +175,70 @@ def test_what_is_absent_has_no_influence(filled_transformer: WorldTransformer, a
     assert torch.equal(*velocities)
 
 
+KERNELS = ["k1", "k2", "k4", "k8", "k16", "k1h8w8", "k4h4w4", "k16h2w2", "k64h1w1", "k1h2w4", "k2h1w8"]
+
+
+@pytest.mark.parametrize("kernel", [Kernel.parse(text) for text in KERNELS], ids=str)
+def test_phases_of_a_kernel_are_the_mean_of_its_cells(kernel: Kernel) -> None:
+    """Finer than k1 or coarser: a token stands in the middle of what it covers, in units of k1 tokens."""
+    times, head_dim = torch.arange(-kernel.frames, 0.0), 16
+    cos, sin = kernel_phases(times, 12, 16, head_dim, kernel)
+    assert len(cos) == kernel.tokens(12, 16)
+    cells = min(2, kernel.rows), min(2, kernel.cols)
+    frequencies = [axis_frequencies(dim) for dim in axis_split(head_dim)]
+    for token, (top, left) in enumerate(
+        itertools.product(range(0, 12, kernel.rows), range(0, 16, kernel.cols))
+    ):
+        places = itertools.product(
+            times.tolist(),
+            [(min(top + i, 12 - cells[0]) + cells[0] / 2) / 2 - 0.5 for i in range(0, kernel.rows, cells[0])],
+            [
+                (min(left + i, 16 - cells[1]) + cells[1] / 2) / 2 - 0.5
+                for i in range(0, kernel.cols, cells[1])
+            ],
+        )
+        angles = torch.stack([
+            torch.cat([at * axis for at, axis in zip(place, frequencies, strict=True)]) for place in places
+        ])  # fmt: skip
+        torch.testing.assert_close(cos[token], angles.cos().mean(0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(sin[token], angles.sin().mean(0), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "td_f2k1_g1",
+        "td_f16k16f8k8f4k4f2k2f1k1_r1k1_g1",
+        "td_f1k1h8w8f2k1h4w8f1k1h4w4f2k1h2w4f1k1_r2k1h4w4_g2",
+        "td_f64k64h1w1f16k16h2w2f4k4h4w4f1k1h8w8f1k1_r1k1_g1",
+        "td_f1k1f2k2f4k4f2k2f1k1_r4k1_g1",
+        "td_f4k4_r4k1_g1",
+    ],
+)
+def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> None:
+    """Tokens, phases and presence must agree with the schedule's own count, and every token must matter."""
+    schedule = Schedule.parse(text)
+    model = transformer_of(replace(tiny().transformer, schedule=text))
+    reach, found = schedule.recent_frames, schedule.recalled.frames
+    past = a_history(
+        batch=1, recent=reach, recalled=found, present=reach, found=found, section=schedule.section
+    )
+    pack = model.pack(past)
+    tokens = schedule.tokens(12, 16)
+    assert pack.tokens.shape[1] == pack.present.shape[1] == len(pack.phases.cos) == tokens
+    assert pack.phases.world_cos is None or pack.phases.world_cos.shape[1] == tokens
+    assert bool(pack.present.all())
+    actions = torch.zeros(1, reach + schedule.section, 3, dtype=torch.int64)
+    noise = torch.randn(1, schedule.section, 4, 12, 16, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.5])
+    velocity = model.denoise(noise, sigma, actions, model.encode_history(pack, past.sigma))
+    for frame in {0, reach - 1}:
+        past.recent[:, frame] += 1.0
+        other = model.denoise(noise, sigma, actions, model.encode_history(model.pack(past), past.sigma))
+        assert not torch.allclose(velocity, other, atol=1e-6)
+        velocity = other
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -226,12 +247,9 @@ def test_what_is_absent_has_no_influence(filled_transformer: WorldTransformer, a
         ("f1k1_td_f2k1_r4k1_g1", "beginning"),
         ("td_f2k1_r4k1_g1_x_f1k1", "end"),
         ("td_f2k1_r4k1_g1+D", r"\+D"),
-        ("td_f8k8f2k1_r4k1_g1", "kernel"),
-        ("td_f2k1h4w4f2k1_r4k1_g1", "kernel"),
-        ("td_f2k1f4k2_r4k1_g1", "finer"),
-        ("td_f4k4_r4k1_g1", "finer"),
+        ("td_f2k1h6w3f2k1_r4k1_g1", "odd side"),
+        ("td_r4k1_g1", "no recent"),
         ("td_f2k1_r4k2_g1", "recalled"),
-        ("td_f2k1_g1", "recalled"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(text: str, named: str) -> None:

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from models.rotary import axis_frequencies, axis_split
@@ -70,26 +71,29 @@ def test_within_a_view_directions_turn_like_columns() -> None:
         assert float(apart[:3].abs().max()) < 0.75
 
 
-def test_world_phases_equal_a_loop_over_tokens() -> None:
+@pytest.mark.parametrize("text", ["td_f4k4f4k2f2k1_r2k1_g2", "td_f4k4h1w1f4k2h2w8f2k1h4w4_r2k1h2w4_g2"])
+def test_world_phases_equal_a_loop_over_tokens(text: str) -> None:
     """Every token carries the mean phases of its own frames and columns, in the order of the pack."""
-    schedule = Schedule.parse("td_f4k4f4k2f2k1_r2k1_g2")
+    schedule = Schedule.parse(text)
     rows, cols, dim = 6, 8, 16
     part, half = axis_split(dim)[2] // 2, dim // 2
-    phases = WorldPhases(schedule, rows, cols, dim, 90.0)
+    phases = WorldPhases(schedule, 2 * rows, 2 * cols, dim, 90.0)
     generator = torch.Generator().manual_seed(0)
     recent, recalled = (360 * torch.rand(3, count, generator=generator) for count in (10, 2))
     tokens = schedule.tokens(2 * rows, 2 * cols)
     plain = torch.randn(2, tokens, half, generator=generator)
     cos, sin = phases.history(recent, recalled, plain[0], plain[1])
     torch.testing.assert_close(cos[1, :, : half - part], plain[0][:, : half - part])
-    directions, token, start = column_directions_deg(cols, 90.0), 0, 0
+    token, start = 0, 0
     headings = torch.cat((recent, recalled), 1)
     for level in (*schedule.recent, schedule.recalled):
-        rate = level.kernel.rate
+        size, high, wide = level.kernel.frames, level.kernel.rows, level.kernel.cols
+        fine = min(2, wide)
+        directions = column_directions_deg(2 * cols // fine, 90.0)
         for group in range(level.groups):
-            frames = range(start + group * rate, start + (group + 1) * rate)
-            for _, column in itertools.product(range(math.ceil(rows / rate)), range(cols // rate)):
-                seen = directions[column * rate : (column + 1) * rate]
+            frames = range(start + group * size, start + (group + 1) * size)
+            for _, column in itertools.product(range(math.ceil(2 * rows / high)), range(2 * cols // wide)):
+                seen = directions[column * wide // fine : (column + 1) * wide // fine]
                 looks = torch.cat([headings[:, frame, None] + seen for frame in frames], 1)
                 for made, wave in ((cos, torch.cos), (sin, torch.sin)):
                     waves = torch.tensor(
@@ -104,7 +108,7 @@ def test_world_phases_equal_a_loop_over_tokens() -> None:
 
 def test_a_turned_player_finds_the_direction_again() -> None:
     """A column that looks north must have the same phases whichever way the player faces."""
-    phases = WorldPhases(Schedule.parse("td_f1k1_r1k1_g1"), 6, 8, 16, 90.0)
+    phases = WorldPhases(Schedule.parse("td_f1k1_r1k1_g1"), 12, 16, 16, 90.0)
     directions = column_directions_deg(8, 90.0)
     zeros = torch.zeros(48, 8)
     ahead, _ = phases.section(torch.zeros(1, 1), zeros, zeros)

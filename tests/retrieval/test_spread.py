@@ -107,7 +107,7 @@ def test_candidates_needed_is_enough_and_no_more(count, gap_frames):
 def test_refuses_nonsense():
     """Guards against a silent empty choice."""
     ones = torch.ones(1, 3)
-    with pytest.raises(ValueError, match="count 0"):
-        spread(ones, ones.long(), 0, 1, ones.bool())
+    with pytest.raises(ValueError, match="count -1"):
+        spread(ones, ones.long(), -1, 1, ones.bool())
     with pytest.raises(ValueError, match="gap_frames -1"):
         candidates_needed(1, -1)

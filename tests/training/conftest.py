@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.schedule import Schedule
 from models.transformer import WorldTransformer
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models
 from worldsim.presets import tiny
+from worldsim.recall import ACTION_STEPS
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.loop import LoopSettings
 from worldsim.training.model import ModelTrainer, ModelTraining
@@ -58,9 +60,15 @@ def make_trainer(
     episodes: LatentEpisodes | None = None,
     processes: Processes = ALONE,
     seed: int = 0,
+    schedule: str = tiny().transformer.schedule,
 ) -> ModelTrainer:
     """A trainer as `train_model` makes it, on synthetic episodes."""
     episodes = episodes or make_episodes()
+    sizes = replace(
+        tiny(),
+        transformer=replace(tiny().transformer, schedule=schedule),
+        descriptor=replace(tiny().descriptor, steps=ACTION_STEPS + Schedule.parse(schedule).section),
+    )
     factor = [("move", "a", "b"), ("turn", "c", "d"), ("strafe", "e", "f")]
     space = ActionSpace(
         tuple(
@@ -68,20 +76,20 @@ def make_trainer(
             for name, a, b in factor
         )
     )
-    models = build_models(tiny(), space, seed=0)
+    models = build_models(sizes, space, seed=0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = WorldTransformer.of(tiny().transformer)
+        model = WorldTransformer.of(sizes.transformer)
     processes.same_start(model)
     settings = settings or tiny_training()
     recall = BatchRecall(
         episodes,
         mark_episodes(episodes, models.descriptor, models.odometer),
         models.descriptor,
-        tiny(),
+        sizes,
         settings.recall,
     )
-    return ModelTrainer(model, episodes, recall, models.odometer, tiny(), settings, processes)
+    return ModelTrainer(model, episodes, recall, models.odometer, sizes, settings, processes)
 
 
 @pytest.fixture

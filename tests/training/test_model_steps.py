@@ -201,3 +201,22 @@ def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> N
     both = (metrics["loss_true_history"] + metrics["loss_own_history"]) / 2
     torch.testing.assert_close(metrics["loss"], both)
     assert float(metrics["gradient_norm"]) > 0
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "td_f4k1_g1",
+        "td_f1k1h8w8f2k1h4w8f1k1h4w4f2k1h2w4f1k1_r2k1h4w4_g2",
+        "td_f16k16f16k16h2w2f8k8f4k4h4w4f1k1_r1k1_g1",
+    ],
+)
+def test_every_schedule_that_packs_trains(trainer_of, training_of, schedule: str) -> None:
+    """Without memory, of other kernels and of longer sections: each level must learn from the first steps on."""
+    own = SelfRolloutSettings(share=0.5, after_steps=0, length=6)
+    trainer = trainer_of(training_of(own_frames=own), schedule=schedule)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    for step in range(3):
+        assert torch.isfinite(trainer.take_step(step)["loss"])
+    still = [name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])]
+    assert not [name for name in still if name.startswith("packer.")]

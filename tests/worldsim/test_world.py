@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from worldsim.checkpoint import WorldModels
+from worldsim.presets import tiny
+from worldsim.recall import ACTION_STEPS
 from worldsim.world import Section, World, WorldSettings, step_worlds
 
 
@@ -260,3 +262,16 @@ def test_errors_are_one_line_and_name_the_mend(tiny_models: WorldModels) -> None
         warmed(tiny_models, 30, WorldSettings(memory_mode="oracle")).step(some_actions(1)[0])
     with pytest.raises(ValueError, match="no frames to go on from; reset it"):
         World(tiny_models).step(some_actions(1)[0])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "random"])
+@pytest.mark.parametrize("schedule", ["td_f4k1_g1", "td_f4k4h4w4f2k1h4w4f1k1_r2k1h4w4_g2"])
+def test_other_schedules_play(models_of, schedule: str, mode: str) -> None:
+    """A sliding window without recall is a world too, and so is one of other kernels."""
+    preset = replace(tiny(), transformer=replace(tiny().transformer, schedule=schedule))
+    section = preset.schedule.section
+    models = models_of(replace(preset, descriptor=replace(preset.descriptor, steps=ACTION_STEPS + section)))
+    world = warmed(models, 40, WorldSettings(memory_mode=mode))
+    made = world.step(some_actions(1, section)[0])
+    assert made.frames_u8.shape[0] == section
+    assert bool(made.recalled) == bool(models.schedule.recalled.frames)
