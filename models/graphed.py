@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from models.history import History
+from models.history import AgedFrames, History
 from models.packer import Pack
 from models.rotary import Phases
 from models.transformer import HistoryCache
@@ -16,7 +16,7 @@ from models.transformer import HistoryCache
 P = ParamSpec("P")
 R = TypeVar("R")
 
-for _type in (History, Phases, Pack, HistoryCache):
+for _type in (AgedFrames, History, Phases, Pack, HistoryCache):
     torch.export.register_dataclass(_type)
 
 

@@ -1,10 +1,58 @@
-"""What the transformer is given of the past: the recent frames, the recalled frames, and their actions and ages."""
+"""What the transformer is given of the past: recent, recalled and first frames and the tail, their actions and ages."""
 
 from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AgedFrames:
+    """Frames that may lie anywhere in the past, known by their ages; those that do not exist are marked absent."""
+
+    latents: Float[Tensor, "batch frame channel height width"]
+    present: Bool[Tensor, "batch frame"]
+    ages: Int[Tensor, "batch frame"]
+    """how many frames before the section's first; 1 is the newest of all"""
+    poses: Float[Tensor, "batch frame 3"]
+    """estimated x, y in units of the game and heading in degrees that each frame was seen from; anything if absent"""
+
+    def part(self, frames: slice) -> "AgedFrames":
+        """Some of them."""
+        return AgedFrames(
+            self.latents[:, frames], self.present[:, frames], self.ages[:, frames], self.poses[:, frames]
+        )
+
+    def filled_up(self, size: int) -> "AgedFrames":
+        """Groups of `size`: the last frame stands for those that the last group lacks."""
+        missing = -self.ages.shape[1] % size
+        if not missing:
+            return self
+        last = self.part(slice(-1, None))
+        return AgedFrames(
+            **{
+                field.name: torch.cat(
+                    (
+                        getattr(self, field.name),
+                        getattr(last, field.name).repeat_interleave(missing, dim=1),
+                    ),
+                    1,
+                )
+                for field in fields(self)
+            }
+        )
+
+    @classmethod
+    def none(cls, like: Float[Tensor, "batch frame channel height width"]) -> "AgedFrames":
+        """No frame at all, of the sizes of others."""
+        shape = len(like), 0
+        return cls(
+            latents=like[:, :0],
+            present=torch.zeros(shape, dtype=torch.bool, device=like.device),
+            ages=torch.zeros(shape, dtype=torch.int64, device=like.device),
+            poses=torch.zeros(*shape, 3, device=like.device),
+        )
 
 
 @dataclass(frozen=True)
@@ -16,21 +64,18 @@ class History:
     recent_present: Bool[Tensor, "batch recent"]
     recent_actions: Int[Tensor, "batch recent factor"]
     """the action that led to each recent frame"""
-    recalled: Float[Tensor, "batch recalled channel height width"]
-    """frames that memory picked, best first"""
-    recalled_present: Bool[Tensor, "batch recalled"]
-    recalled_ages: Int[Tensor, "batch recalled"]
-    """frames between the recalled frame and the section"""
     recent_poses: Float[Tensor, "batch recent 3"]
-    """estimated x, y in units of the game and heading in degrees that each frame was seen from; anything if absent"""
-    recalled_poses: Float[Tensor, "batch recalled 3"]
+    """as in `AgedFrames`"""
+    recalled: AgedFrames
+    """frames that memory picked, best first"""
+    first: AgedFrames
+    """frames of the very beginning that the schedule keeps, oldest first"""
+    tail: AgedFrames
+    """what is left of the frames beyond, oldest first: one of `tail_cells` a frame, or of all; none if deleted"""
     section_poses: Float[Tensor, "batch section 3"]
     """where the frames of the section are expected to be seen from"""
     sigma: Float[Tensor, " batch"]
     """noise level of all history latents, 0 clean … 1 pure noise"""
-
-    def to(self, device: torch.device | str) -> "History":
-        return History(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def add_noise(

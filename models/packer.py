@@ -1,16 +1,16 @@
 """FramePack's packing: history latents of falling resolution become one fixed-length row of tokens."""
 
 from dataclasses import dataclass, replace
-from math import log
+from math import ceil, log
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.history import History
+from models.history import AgedFrames, History
 from models.kernel import Kernel
-from models.patchifier import LatentPatchifier
+from models.patchifier import TAIL_CELLS, LatentPatchifier
 from models.rotary import Phases, kernel_phases
 from models.schedule import Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
@@ -54,10 +54,9 @@ class ActionEmbedding(nn.Module):
 
 def check_packable(schedule: Schedule) -> None:
     """ValueError, naming what stands in the way, unless `HistoryPacker` can make tokens of the schedule."""
-    kernels = [level.kernel for level in (*schedule.recent, schedule.recalled)]
+    kernels = [level.kernel for level in (*schedule.first, *schedule.recent, schedule.recalled)]
     reasons = {
-        "frames from the beginning, ahead or at the end": schedule.first or schedule.coming or schedule.last,
-        f"tail {schedule.tail or 'x'}": schedule.tail != "td",
+        "frames ahead or at the end": schedule.coming or schedule.last or schedule.tail_ahead,
         "+D": schedule.discretised,
         "a kernel with an odd side above 1": any(
             side > 1 and side % 2 for kernel in kernels for side in (kernel.rows, kernel.cols)
@@ -92,34 +91,69 @@ class HistoryPacker(nn.Module):
         levels = [LatentPatchifier(channels, kernel, width) for kernel in kernels]
         finest = LatentPatchifier(channels, Kernel.of_rate(1), width)
         self.levels = nn.ModuleList(levels)
-        recalled = schedule.recalled
-        self.recalled = LatentPatchifier(channels, recalled.kernel, width) if recalled.frames else None
-        for patchifier in levels if self.recalled is None else [*levels, self.recalled]:
+        aged = ([schedule.recalled] if schedule.recalled.frames else []) + list(schedule.first)
+        self.recalled = (
+            LatentPatchifier(channels, aged[0].kernel, width) if schedule.recalled.frames else None
+        )
+        self.first = nn.ModuleList(
+            LatentPatchifier(channels, level.kernel, width) for level in schedule.first
+        )
+        kept = [self.recalled] if self.recalled is not None else []
+        for patchifier in (*levels, *kept, *self.first):
             patchifier.initialise_from(finest)
         self.actions = nn.ModuleList(nn.Linear(kernel.frames * action_width, width) for kernel in kernels)
+        self.has_tail = schedule.tail in ("ta", "tc")
         self.age = (
             nn.Sequential(nn.Linear(2 * _AGE_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-            if recalled.frames
+            if aged or self.has_tail
             else None
         )
-        self.level_embedding = nn.Parameter(torch.randn(len(kernels) + bool(recalled.frames), width) * 0.02)
-        cos, sin = self._phases(height, width_cells, head_dim)
+        self.level_embedding = nn.Parameter(
+            torch.randn(len(kernels) + len(aged) + self.has_tail, width) * 0.02
+        )
         self.cos: Tensor
         self.sin: Tensor
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        self.tail_cos: Tensor
+        self.tail_sin: Tensor
+        for names, phases in (
+            (("cos", "sin"), self._phases(height, width_cells, head_dim)),
+            (("tail_cos", "tail_sin"), self._tail_phases(height, width_cells, head_dim)),
+        ):
+            for name, values in zip(names, phases, strict=True):
+                self.register_buffer(name, values, persistent=False)
 
     def _phases(self, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
-        """Times count back from the section (age a -> -a); recalled frames take slots beyond the recent past."""
-        parts = []
-        for level, groups in zip(self.schedule.recent, self.schedule.ages(), strict=True):
+        """Times count back from the section (age a -> -a); recalled and first frames take slots beyond the recent past."""
+        schedule, parts = self.schedule, []
+        for level, groups in zip(schedule.recent, schedule.ages(), strict=True):
             times = -torch.tensor([float(age) for group in groups for age in group])
             parts.append(kernel_phases(times, height, width, head_dim, level.kernel))
-        recalled = self.schedule.recalled
-        slots = -(self.schedule.recent_frames + 2.0 * (1 + torch.arange(recalled.frames)))
-        if recalled.frames:
-            parts.append(kernel_phases(slots, height, width, head_dim, recalled.kernel))
+        beyond = schedule.recent_frames + 2.0
+        if schedule.recalled.frames:
+            slots = -(beyond + 2.0 * torch.arange(schedule.recalled.frames))
+            parts.append(kernel_phases(slots, height, width, head_dim, schedule.recalled.kernel))
+        # The oldest lies farthest back.
+        start = -(beyond + 2.0 * schedule.recalled.frames + schedule.first_frames)
+        for level in schedule.first:
+            times = start + torch.arange(level.frames)
+            parts.append(kernel_phases(times, height, width, head_dim, level.kernel))
+            start += level.frames
         return torch.cat([cos for cos, _ in parts]), torch.cat([sin for _, sin in parts])
+
+    def _tail_phases(self, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
+        """Of one group of the tail, in the one slot between the recent past and the recalled frames."""
+        nearest = self.schedule.recent[0].kernel
+        sides = (TAIL_CELLS * nearest.rows, TAIL_CELLS * nearest.cols)
+        if self.schedule.tail == "tc":
+            sides = (height + height % 2, width + width % 2)
+        time = torch.tensor([-(self.schedule.recent_frames + 1.0)])
+        return kernel_phases(time, height, width, head_dim, Kernel(1, *sides))
+
+    def phases(self, tail_frames: int) -> tuple[Float[Tensor, "token half"], Float[Tensor, "token half"]]:
+        """Cosines and sines of a pack whose tail has so many frames."""
+        groups = ceil(tail_frames / self.schedule.recent[0].kernel.frames)
+        cos, sin = self.tail_cos.repeat(groups, 1), self.tail_sin.repeat(groups, 1)
+        return torch.cat((self.cos, cos)), torch.cat((self.sin, sin))
 
     def forward(
         self,
@@ -128,7 +162,7 @@ class HistoryPacker(nn.Module):
         moves: MoveEmbedding | None,
     ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
         """Tokens and which of them exist; `moves` tells where they were seen from."""
-        tokens, present, start = [], [], 0
+        packed, start = [], 0
         origin = history.section_poses[:, 0]
         recent_poses = relative_poses(history.recent_poses, origin)
         for i, level in enumerate(self.schedule.recent):
@@ -139,19 +173,44 @@ class HistoryPacker(nn.Module):
             actions = action_vectors[:, part].unflatten(1, (level.groups, level.kernel.frames)).flatten(2)
             groups = groups + self.actions[i](actions).unsqueeze(2)
             whole = history.recent_present[:, part].unflatten(1, (level.groups, level.kernel.frames)).all(2)
-            tokens.append(groups.flatten(1, 2))
-            present.append(whole.repeat_interleave(groups.shape[2], dim=1))
+            packed.append((groups, whole))
             start += level.frames
-        if self.recalled is None or self.age is None:
-            return torch.cat(tokens, 1), torch.cat(present, 1)
-        recalled = self.recalled(history.recalled) + self.level_embedding[-1]
-        recalled = recalled + self.age(age_features(history.recalled_ages).to(recalled.dtype)).unsqueeze(2)
-        if moves is not None:
-            relative = relative_poses(history.recalled_poses, origin)
-            recalled = recalled + moves.of_groups(relative, 1).unsqueeze(2)
-        tokens.append(recalled.flatten(1, 2))
-        present.append(history.recalled_present.repeat_interleave(recalled.shape[2], dim=1))
+        embeddings = iter(self.level_embedding[len(self.schedule.recent) :])
+        if self.recalled is not None:
+            packed.append(self._aged(history.recalled, self.recalled, next(embeddings), origin, moves))
+        start = 0
+        for patchifier, level in zip(self.first, self.schedule.first, strict=True):
+            frames = history.first.part(slice(start, start + level.frames))
+            packed.append(self._aged(frames, patchifier, next(embeddings), origin, moves))
+            start += level.frames
+        if self.has_tail and history.tail.latents.shape[1]:
+            packed.append(self._aged(history.tail, self.levels[0], next(embeddings), origin, None))
+        tokens = [groups.flatten(1, 2) for groups, _ in packed]
+        present = [exists.repeat_interleave(groups.shape[2], dim=1) for groups, exists in packed]
         return torch.cat(tokens, 1), torch.cat(present, 1)
+
+    def _aged(
+        self,
+        frames: AgedFrames,
+        patchifier: nn.Module,
+        embedding: Float[Tensor, " width"],
+        origin: Float[Tensor, "batch 3"],
+        moves: MoveEmbedding | None,
+    ) -> tuple[Float[Tensor, "batch group token width"], Bool[Tensor, "batch group"]]:
+        """Tokens of groups of frames that are told by their ages, and which groups are whole.
+
+        A tail's last group may lack frames: its last frame stands for them.
+        """
+        assert self.age is not None
+        assert isinstance(patchifier, LatentPatchifier)
+        size = patchifier.kernel.frames
+        frames = frames.filled_up(size)
+        groups = patchifier(frames.latents) + embedding
+        ages = age_features(frames.ages).unflatten(1, (-1, size)).mean(2)
+        groups = groups + self.age(ages.to(groups.dtype)).unsqueeze(2)
+        if moves is not None:
+            groups = groups + moves.of_groups(relative_poses(frames.poses, origin), size).unsqueeze(2)
+        return groups, frames.present.unflatten(1, (-1, size)).all(2)
 
 
 def age_features(ages: Int[Tensor, "batch recalled"]) -> Float[Tensor, "batch recalled feature"]:

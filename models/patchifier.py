@@ -7,7 +7,10 @@ from torch.nn import functional
 
 from models.kernel import Kernel
 from models.rotary import pad_to_multiple
+from models.schedule import Tail
 
+TAIL_CELLS = 32
+"""latent cells along a side that become one when a tail is appended"""
 COARSEST = 8
 """kernels kN above this average their latents down to it first, as FramePack's k16 does (section 3.1)"""
 
@@ -20,7 +23,7 @@ class LatentPatchifier(nn.Module):
         self.kernel = kernel
         coarse = kernel.frames > COARSEST and kernel == Kernel.of_rate(kernel.frames)
         self.pool = kernel.frames // COARSEST if coarse else 1
-        size = tuple(side // self.pool for side in (kernel.frames, kernel.rows, kernel.cols))
+        size = kernel.frames // self.pool, kernel.rows // self.pool, kernel.cols // self.pool
         self.proj = nn.Conv3d(channels, width, kernel_size=size, stride=size)
 
     def forward(
@@ -53,6 +56,15 @@ class LatentPatchifier(nn.Module):
         bias = finer.proj.bias
         assert bias is not None
         self.proj.load_state_dict({"weight": weight, "bias": bias})
+
+
+def tail_cells(
+    latents: Float[Tensor, "frame channel height width"], tail: Tail | None
+) -> Float[Tensor, "frame channel rows cols"]:
+    """What a tail keeps of a frame: every (1, 32, 32) cells as one to append, all as one to compress, else nothing."""
+    if tail == "ta":
+        return functional.avg_pool2d(latents, TAIL_CELLS, ceil_mode=True, count_include_pad=False)
+    return latents.mean((2, 3), keepdim=True) if tail == "tc" else latents[..., :0, :0]
 
 
 def unpatchify(

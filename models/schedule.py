@@ -99,6 +99,11 @@ class Schedule:
         """How many of the newest history frames the schedule reaches."""
         return _frames(self.recent)
 
+    @property
+    def first_frames(self) -> int:
+        """How many frames of the very beginning the schedule keeps."""
+        return _frames(self.first)
+
     def tokens(self, height: int, width: int) -> int:
         """Length of the context once every level is full, its tail left out, whatever the length of the history."""
         levels = (*self.first, *self.recent, self.recalled, *self.coming, *self.last)
@@ -117,9 +122,15 @@ class Schedule:
 
         Early in a world a group is used only when all its frames exist: nothing is made up for the missing ones.
         """
-        return [
-            number for slot in self.slots(history_length) if slot.part == "recent" for number in slot.frames
-        ]
+        return self._used(history_length, "recent")
+
+    def first_used(self, history_length: int) -> list[int]:
+        """Frame numbers of the very beginning that reach the context because it is the beginning."""
+        return self._used(history_length, "first")
+
+    def _used(self, history_length: int, part: Part) -> list[int]:
+        slots = self._levels(history_length, 0)
+        return [number for slot in slots if slot.part == part for number in slot.frames]
 
     def slots(self, before: int, after: int = 0) -> list[Slot]:
         """What becomes of every known frame: `before` of them lie before the section, `after` behind it, in order.
@@ -128,6 +139,14 @@ class Schedule:
         used at most once; the section's neighbours choose first, and groups that lack a frame are left out. Frames
         skipped by `x` are in no slot.
         """
+        chosen = self._levels(before, after)
+        begin, end = before + self.section, before + self.section + after
+        taken = {number for slot in chosen for number in slot.frames}
+        chosen += self._tail(taken, range(begin, end) if self.tail_ahead else range(before))
+        return sorted(chosen, key=lambda slot: slot.frames)
+
+    def _levels(self, before: int, after: int) -> list[Slot]:
+        """The slots of all levels; costs the same however many frames there are."""
         begin, end = before + self.section, before + self.section + after
         taken: set[int] = set()
         chosen: list[Slot] = []
@@ -142,8 +161,7 @@ class Schedule:
                     if all(number in known and number not in taken for number in group):
                         taken.update(group)
                         chosen.append(Slot(part, level.kernel, group))  # type: ignore[arg-type]
-        chosen += self._tail(taken, range(begin, end) if self.tail_ahead else range(before))
-        return sorted(chosen, key=lambda slot: slot.frames)
+        return chosen
 
     def _tail(self, taken: set[int], known: range) -> list[Slot]:
         """Frames beyond the levels next to the section, where the schedule has a tail for them."""

@@ -168,15 +168,16 @@ class WorldTransformer(ModelMixin, ConfigMixin):
 
     def _phases(self, history: History) -> tuple[Phases, Phases]:
         """Rotary phases of the history's tokens and of the section's."""
-        packer, section = self.packer, (self.cos, self.sin)
+        section = self.cos, self.sin
+        packed = self.packer.phases(history.tail.latents.shape[1])
         if self.world_phases is None:
-            return Phases(cos=packer.cos, sin=packer.sin), Phases(cos=self.cos, sin=self.sin)
+            return Phases(cos=packed[0], sin=packed[1]), Phases(cos=self.cos, sin=self.sin)
         origin = history.section_poses[:, :1, 2]
-        recent, recalled = history.recent_poses[..., 2] - origin, history.recalled_poses[..., 2] - origin
-        cos, sin = self.world_phases.history(recent, recalled, packer.cos, packer.sin)
+        poses = torch.cat((history.recent_poses, history.recalled.poses, history.first.poses), 1)
+        cos, sin = self.world_phases.history(poses[..., 2] - origin, *packed)
         own_cos, own_sin = self.world_phases.section(history.section_poses[..., 2] - origin, *section)
         return (
-            Phases(cos=packer.cos, sin=packer.sin, world_cos=cos, world_sin=sin),
+            Phases(cos=packed[0], sin=packed[1], world_cos=cos, world_sin=sin),
             Phases(cos=self.cos, sin=self.sin, world_cos=own_cos, world_sin=own_sin),
         )
 

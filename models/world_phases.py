@@ -22,7 +22,9 @@ class WorldPhases(nn.Module):
     def __init__(self, schedule: Schedule, height: int, width: int, head_dim: int, view_deg: float) -> None:
         super().__init__()
         self.height = height
-        self.levels = [level for level in (*schedule.recent, schedule.recalled) if level.frames]
+        self.levels = [
+            level for level in (*schedule.recent, schedule.recalled, *schedule.first) if level.frames
+        ]
         self.part = axis_split(head_dim)[2] // 2
         cols = Kernel.of_rate(1).token_grid(height, width)[1]
         self.directions: Tensor
@@ -34,17 +36,20 @@ class WorldPhases(nn.Module):
 
     def history(
         self,
-        recent_deg: Float[Tensor, "batch recent"],
-        recalled_deg: Float[Tensor, "batch recalled"],
+        headings_deg: Float[Tensor, "batch frame"],
         cos: Float[Tensor, "token half"],
         sin: Float[Tensor, "token half"],
     ) -> tuple[Float[Tensor, "batch token half"], Float[Tensor, "batch token half"]]:
-        """Of the packed history; headings relative to the section's, `cos` and `sin` the pack's other phases."""
-        headings_deg = torch.cat((recent_deg, recalled_deg), 1).split(
-            [level.frames for level in self.levels], 1
-        )
+        """Of the packed history; headings of recent, recalled and first frames relative to the section's.
+
+        `cos` and `sin` are the pack's other phases. Tokens of the tail, which come last, look everywhere.
+        """
+        parts = headings_deg.split([level.frames for level in self.levels], 1)
         kernels = [level.kernel for level in self.levels]
-        levels = [self._level(each, kernel) for each, kernel in zip(headings_deg, kernels, strict=True)]
+        levels = [self._level(each, kernel) for each, kernel in zip(parts, kernels, strict=True)]
+        tail = len(cos) - sum(level[0].shape[1] for level in levels)
+        everywhere = (self.waves == 0).float().expand(len(headings_deg), tail, -1)
+        levels.append((everywhere, torch.zeros_like(everywhere)))
         return _fill([level[0] for level in levels], cos), _fill([level[1] for level in levels], sin)
 
     def section(

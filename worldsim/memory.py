@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from models.patchifier import tail_cells
+from models.schedule import Tail
 from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
 from retrieval.spread import candidates_needed, spread
@@ -40,6 +42,7 @@ class Memory:
         settings: RecallSettings,
         device: torch.device,
         seed: int = 0,
+        tail: Tail | None = None,
     ) -> None:
         if mode not in MEMORY_MODES:
             raise ValueError(f"memory mode {mode!r} is not known; use one of {', '.join(MEMORY_MODES)}")
@@ -56,6 +59,8 @@ class Memory:
         self._latents = torch.zeros(256, *latent_shape, dtype=torch.float16, device=device)
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
         self._poses = torch.zeros(256, 3, device=device)
+        self._tail = tail
+        self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
         self._length = 0
         self._random = np.random.default_rng(seed)
 
@@ -86,14 +91,15 @@ class Memory:
         """
         end = self._length + len(latents)
         while end > len(self._latents):
-            self._latents, self._actions, self._poses = (
+            self._latents, self._actions, self._poses, self._cells = (
                 torch.cat((kept, torch.zeros_like(kept)))
-                for kept in (self._latents, self._actions, self._poses)
+                for kept in (self._latents, self._actions, self._poses, self._cells)
             )
         part = slice(self._length, end)
         self._latents[part] = latents.to(self._latents.dtype)
         self._actions[part] = actions.to(self._actions.device)
         self._poses[part] = poses.to(self._poses.device)
+        self._cells[part] = tail_cells(self._latents[part].float(), self._tail)
         if self.needs_keys:
             places = place_keys(poses if true_poses is None else true_poses, PLACE).cpu().numpy()
             described = np.zeros((len(places), self._key_dim), np.float32) if keys is None else keys
@@ -125,6 +131,22 @@ class Memory:
         latents = self._latents[numbers] * present.view(-1, 1, 1, 1)
         there = present[:, None]
         return latents, self._actions[numbers] * there, self._poses[numbers] * there, present
+
+    def tail(
+        self, first: int, recent: int
+    ) -> tuple[Float[Tensor, "n channel rows cols"], Int64[Tensor, " n"]]:
+        """What a schedule's tail keeps of the frames between the `first` and the `recent` ones, and their ages.
+
+        `tail_cells` of every frame, or if the tail compresses the means of all cells and ages; nothing if it deletes.
+        """
+        numbers = torch.arange(first, max(first, self._length - recent))
+        if self._tail not in ("ta", "tc"):
+            numbers = numbers[:0]
+        cells = self._cells[numbers.to(self._cells.device)]
+        ages = (self._length - numbers).to(self._cells.device)
+        if self._tail == "tc" and len(ages):
+            return cells.mean(0, keepdim=True), ages.float().mean(0, keepdim=True).round().long()
+        return cells, ages
 
     def recall(
         self,

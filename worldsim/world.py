@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Integer, UInt8
+from jaxtyping import Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
-from models.history import History
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
+from worldsim.past import history_of, recall_for, recent_of
 from worldsim.recall import MemoryMode
 from worldsim.section_maker import SectionMaker
 
@@ -65,6 +65,7 @@ class World:
             self.models.recall,
             self.models.device,
             seed,
+            self.models.schedule.tail,
         )
 
     @property
@@ -185,18 +186,18 @@ def step_worlds(
     """
     models, maker = worlds[0].models, worlds[0].maker
     clock = _Clock(models.device)
-    recent = _recent(worlds)
+    memories = [world.memory for world in worlds]
+    recent = recent_of(memories, models)
     actions = actions.to(models.device).long()
     all_actions = torch.cat((recent.actions, actions), 1)
     where = Whereabouts.stack([world.where for world in worlds])
     known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
     expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
-    recalled = _recall(worlds, recent, all_actions, expected, true_poses)
-    history = _history(worlds, recent, recalled, expected)
-    poses = maker.register(
-        recent.latents[:, -1], recent.poses[:, -1], history.recalled, history.recalled_poses
-    )
-    history = replace(history, recalled_poses=poses)
+    recalled = recall_for(memories, maker, recent, all_actions, expected, true_poses)
+    history = history_of(memories, models, recent, recalled, expected)
+    found = history.recalled
+    poses = maker.register(recent.latents[:, -1], recent.poses[:, -1], found.latents, found.poses)
+    history = replace(history, recalled=replace(found, poses=poses))
     clock.lap("recall")
     pack = maker.pack(history)
     clock.lap("pack")
@@ -223,72 +224,3 @@ def step_worlds(
         Section(frames_u8=frames[i], latents=latents[i], recalled=tuple(recalled[i]), timings_s=clock.laps)
         for i in range(len(worlds))
     ]
-
-
-@dataclass(frozen=True)
-class _Recent:
-    """Every world's recent frames."""
-
-    latents: Float[Tensor, "batch recent channel height width"]
-    actions: Int64[Tensor, "batch recent factor"]
-    poses: Float[Tensor, "batch recent 3"]
-    present: Bool[Tensor, "batch recent"]
-
-
-def _recent(worlds: Sequence[World]) -> _Recent:
-    count = worlds[0].models.schedule.recent_frames
-    columns = zip(*(world.memory.recent(count) for world in worlds), strict=True)
-    latents, actions, poses, present = (torch.stack(column) for column in columns)
-    return _Recent(latents=latents.to(worlds[0].models.dtype), actions=actions, poses=poses, present=present)
-
-
-def _recall(
-    worlds: Sequence[World], recent: _Recent, actions: Tensor, expected: Tensor, true_poses: Tensor | None
-) -> list[list[Recalled]]:
-    schedule, memory = worlds[0].models.schedule, worlds[0].memory
-    queries = None
-    if memory.mode == "oracle":
-        if true_poses is None:
-            raise ValueError("memory mode 'oracle' needs true poses; it is for evaluation only")
-        expected = true_poses
-    elif memory.needs_query:
-        maker = worlds[0].maker
-        queries = maker.queries(recent.latents, recent.present, actions, schedule.section).cpu().numpy()
-    return [
-        world.memory.recall(
-            None if queries is None else queries[i],
-            expected[i, -1],
-            schedule.recalled.frames,
-            schedule.recent_frames,
-        )
-        for i, world in enumerate(worlds)
-    ]
-
-
-def _history(
-    worlds: Sequence[World], recent: _Recent, recalled: list[list[Recalled]], expected: Tensor
-) -> History:
-    slots, past = worlds[0].models.schedule.recalled.frames, recent.latents
-    latents = torch.zeros(len(worlds), slots, *past.shape[2:], dtype=past.dtype, device=past.device)
-    poses = torch.zeros(len(worlds), slots, 3, device=past.device)
-    ages = torch.zeros(len(worlds), slots, dtype=torch.int64)
-    filled = torch.zeros(len(worlds), slots, dtype=torch.bool)
-    for i, (world, picks) in enumerate(zip(worlds, recalled, strict=True)):
-        if picks:
-            numbers = [pick.frame for pick in picks]
-            latents[i, : len(picks)] = world.memory.latents(numbers).to(latents.dtype)
-            poses[i, : len(picks)] = world.memory.poses(numbers)
-            ages[i, : len(picks)] = torch.tensor([pick.age for pick in picks])
-            filled[i, : len(picks)] = True
-    return History(
-        recent=past,
-        recent_present=recent.present,
-        recent_actions=recent.actions,
-        recalled=latents,
-        recalled_present=filled.to(past.device),
-        recalled_ages=ages.to(past.device),
-        recent_poses=recent.poses,
-        recalled_poses=poses,
-        section_poses=expected,
-        sigma=torch.zeros(len(worlds), device=past.device),
-    )

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
-from models.history import History
+from models.history import AgedFrames, History
 from models.transformer import TransformerSettings, WorldTransformer
 from worldsim.presets import tiny
 
@@ -37,20 +38,32 @@ def make_history(
     present: int = 22,
     found: int = 4,
     section: int = 1,
+    first: int = 0,
+    tail: int = 0,
     seed: int = 0,
 ) -> History:
     """Random latents; the newest `present` recent frames and the first `found` recalled ones exist."""
     generator = torch.Generator().manual_seed(seed)
     exists, picked = torch.arange(recent) >= recent - present, torch.arange(recalled) < found
+
+    def frames(count: int, there: Tensor | None = None, side: int = 12) -> AgedFrames:
+        there = torch.ones(count, dtype=torch.bool) if there is None else there
+        size = (batch, count, 4, side, 16 if side == 12 else side)
+        return AgedFrames(
+            latents=torch.randn(size, generator=generator) * there.view(1, -1, 1, 1, 1),
+            present=there.expand(batch, -1),
+            ages=torch.randint(23, 900, (batch, count), generator=generator),
+            poses=200 * torch.rand(batch, count, 3, generator=generator),
+        )
+
     return History(
         recent=torch.randn(batch, recent, 4, 12, 16, generator=generator) * exists.view(1, -1, 1, 1, 1),
         recent_present=exists.expand(batch, -1),
         recent_actions=torch.randint(3, (batch, recent, 3), generator=generator) * exists.view(1, -1, 1),
-        recalled=torch.randn(batch, recalled, 4, 12, 16, generator=generator) * picked.view(1, -1, 1, 1, 1),
-        recalled_present=picked.expand(batch, -1),
-        recalled_ages=torch.randint(23, 900, (batch, recalled), generator=generator),
         recent_poses=200 * torch.rand(batch, recent, 3, generator=generator),
-        recalled_poses=200 * torch.rand(batch, recalled, 3, generator=generator),
+        recalled=frames(recalled, picked),
+        first=frames(first),
+        tail=frames(tail, side=1),
         section_poses=200 * torch.rand(batch, section, 3, generator=generator),
         sigma=torch.rand(batch, generator=generator) * 0.5,
     )

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from math import ceil
 
 import pytest
 import torch
@@ -156,10 +157,11 @@ def test_what_is_absent_has_no_influence(filled_transformer: WorldTransformer, a
     absent = ~history.recent_present
     history.recent[absent] = 50.0
     history.recent_actions[absent] = 1
-    history.recalled[~history.recalled_present] = -50.0
-    history.recalled_ages[~history.recalled_present] = 5
+    recalled, gone = history.recalled, ~history.recalled.present
+    recalled.latents[gone] = -50.0
+    recalled.ages[gone] = 5
     history.recent_poses[absent] = 77.0
-    history.recalled_poses[~history.recalled_present] = 77.0
+    recalled.poses[gone] = 77.0
     clean = a_history(batch=2, present=7, found=2)
     actions = torch.randint(3, (2, 23, 3), generator=torch.Generator().manual_seed(1))
     noisy = torch.randn(2, 1, 4, 12, 16, generator=torch.Generator().manual_seed(2))
@@ -213,6 +215,9 @@ def test_phases_of_a_kernel_are_the_mean_of_its_cells(kernel: Kernel) -> None:
         "td_f64k64h1w1f16k16h2w2f4k4h4w4f1k1h8w8f1k1_r1k1_g1",
         "td_f1k1f2k2f4k4f2k2f1k1_r4k1_g1",
         "td_f4k4_r4k1_g1",
+        "f1k1f4k2_x_f4k2f1k1_g1",
+        "f1k1_tc_f4k4f1k1_r2k1_g1",
+        "ta_f4k4f2k1_r1k1_g2",
     ],
 )
 def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> None:
@@ -220,11 +225,13 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
     schedule = Schedule.parse(text)
     model = transformer_of(replace(tiny().transformer, schedule=text))
     reach, found = schedule.recent_frames, schedule.recalled.frames
+    tail = {"ta": 6, "tc": 1}.get(schedule.tail, 0)
     past = a_history(
-        batch=1, recent=reach, recalled=found, present=reach, found=found, section=schedule.section
-    )
+        batch=1, recent=reach, recalled=found, present=reach, found=found, section=schedule.section,
+        first=schedule.first_frames, tail=tail,
+    )  # fmt: skip
     pack = model.pack(past)
-    tokens = schedule.tokens(12, 16)
+    tokens = schedule.tokens(12, 16) + ceil(tail / schedule.recent[0].kernel.frames)
     assert pack.tokens.shape[1] == pack.present.shape[1] == len(pack.phases.cos) == tokens
     assert pack.phases.world_cos is None or pack.phases.world_cos.shape[1] == tokens
     assert bool(pack.present.all())
@@ -232,8 +239,10 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
     noise = torch.randn(1, schedule.section, 4, 12, 16, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([0.5])
     velocity = model.denoise(noise, sigma, actions, model.encode_history(pack, past.sigma))
-    for frame in {0, reach - 1}:
-        past.recent[:, frame] += 1.0
+    frames = [past.recent[:, 0], past.recent[:, -1]]
+    frames += [each.latents[:, i] for each in (past.first, past.tail) for i in range(each.latents.shape[1])]
+    for frame in frames:
+        frame += 1.0
         other = model.denoise(noise, sigma, actions, model.encode_history(model.pack(past), past.sigma))
         assert not torch.allclose(velocity, other, atol=1e-6)
         velocity = other
@@ -242,10 +251,8 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("ta_f2k1_r4k1_g1", "tail ta"),
-        ("x_f2k1_r4k1_g1", "tail x"),
-        ("f1k1_td_f2k1_r4k1_g1", "beginning"),
         ("td_f2k1_r4k1_g1_x_f1k1", "end"),
+        ("f1k1_x_g9_f1k1f4k2_td", "ahead"),
         ("td_f2k1_r4k1_g1+D", r"\+D"),
         ("td_f2k1h6w3f2k1_r4k1_g1", "odd side"),
         ("td_r4k1_g1", "no recent"),

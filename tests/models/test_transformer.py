@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
-from models.history import History
+import models.graphed  # noqa: F401 - makes histories trees
+from models.history import AgedFrames, History
 from models.transformer import Block, WorldTransformer, sigma_features
 from models.viewpoint import move_features, relative_poses
 from worldsim.presets import tiny
@@ -126,7 +128,7 @@ def test_batch_equals_single(filled_transformer: WorldTransformer, a_history) ->
     model = filled_transformer
     together = model.denoise(noisy, sigma, actions, model.encode_history(model.pack(history), history.sigma))
     for i in range(3):
-        alone = History(**{name: value[i : i + 1] for name, value in vars(history).items()})
+        alone = pytree.tree_map(lambda value, i=i: value[i : i + 1], history)
         cache = model.encode_history(model.pack(alone).without_absent(), alone.sigma)
         single = model.denoise(noisy[i : i + 1], sigma[i : i + 1], actions[i : i + 1], cache)
         torch.testing.assert_close(together[i : i + 1], single, rtol=1e-3, atol=1e-4)
@@ -164,16 +166,17 @@ def test_everything_it_is_told_changes_the_output(filled_transformer: WorldTrans
     assert torch.equal(usual, velocity(history, sigma, torch.cat((actions[:, :-8] * 0, actions[:, -8:]), 1)))
     changes = {
         "sigma": history.sigma + 0.2,
-        "recalled": history.recalled + 1,
-        "recalled_ages": history.recalled_ages + 500,
+        "recalled": replace(history.recalled, latents=history.recalled.latents + 1),
+        "recalled ages": replace(history.recalled, ages=history.recalled.ages + 500),
         "recent_actions": (history.recent_actions + 1) % 3,
-        "recalled_present": history.recalled_present & False,
+        "recalled present": replace(history.recalled, present=history.recalled.present & False),
         "recent_poses": history.recent_poses * 0.9,
-        "recalled_poses": history.recalled_poses * 0.9,
+        "recalled poses": replace(history.recalled, poses=history.recalled.poses * 0.9),
         "section_poses": history.section_poses + 5,
     }
     for name, value in changes.items():
-        assert not torch.allclose(usual, velocity(replace(history, **{name: value}), sigma, actions)), name
+        other = replace(history, **{name.split(" ")[0]: value})
+        assert not torch.allclose(usual, velocity(other, sigma, actions)), name
     for frame in range(22):
         recent = history.recent.clone()
         recent[:, frame] += 1
@@ -186,9 +189,7 @@ def test_order_of_recalled_frames_is_told_by_slot(filled_transformer: WorldTrans
     model, history = filled_transformer, a_history(batch=1)
     swapped = replace(
         history,
-        recalled=history.recalled.flip(1),
-        recalled_ages=history.recalled_ages.flip(1),
-        recalled_poses=history.recalled_poses.flip(1),
+        recalled=AgedFrames(**{name: value.flip(1) for name, value in vars(history.recalled).items()}),
     )
     noisy, sigma, actions = section_inputs(1)
     both = [
@@ -218,7 +219,8 @@ def test_saved_and_loaded_is_the_same_network(
     loaded = WorldTransformer.from_pretrained(tmp_path, torch_dtype=dtype, low_cpu_mem_usage=False).eval()
     history = a_history(batch=1)
     noisy, sigma, actions = section_inputs(1)
-    history = replace(history, recent=history.recent.to(dtype), recalled=history.recalled.to(dtype))
+    recalled = replace(history.recalled, latents=history.recalled.latents.to(dtype))
+    history = replace(history, recent=history.recent.to(dtype), recalled=recalled)
     velocity = loaded(history, noisy[:, None].to(dtype), sigma[:, None], actions)
     expected = filled_transformer(a_history(batch=1), noisy[:, None], sigma[:, None], actions)
     error = (velocity.float() - expected).square().mean().sqrt() / expected.std()
@@ -247,8 +249,13 @@ def test_only_relative_poses_count(transformer_of, a_history, section: int) -> N
         moved = (0.6 * x - 0.8 * y + 300, 0.8 * x + 0.6 * y - 100, heading + 53.13010235415598 + 720)
         return torch.stack(moved, -1).float()
 
-    names = ("recent_poses", "recalled_poses", "section_poses")
-    moved = replace(history, **{name: elsewhere(getattr(history, name)) for name in names})
+    moved = replace(
+        history,
+        recent_poses=elsewhere(history.recent_poses),
+        section_poses=elsewhere(history.section_poses),
+        recalled=replace(history.recalled, poses=elsewhere(history.recalled.poses)),
+        first=replace(history.first, poses=elsewhere(history.first.poses)),
+    )
     noisy, sigma, actions = section_inputs(2, section=section)
     velocities = [
         model.denoise(noisy, sigma, actions, model.encode_history(model.pack(past), past.sigma))

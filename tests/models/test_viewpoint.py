@@ -82,10 +82,10 @@ def test_world_phases_equal_a_loop_over_tokens(text: str) -> None:
     recent, recalled = (360 * torch.rand(3, count, generator=generator) for count in (10, 2))
     tokens = schedule.tokens(2 * rows, 2 * cols)
     plain = torch.randn(2, tokens, half, generator=generator)
-    cos, sin = phases.history(recent, recalled, plain[0], plain[1])
+    headings = torch.cat((recent, recalled), 1)
+    cos, sin = phases.history(headings, plain[0], plain[1])
     torch.testing.assert_close(cos[1, :, : half - part], plain[0][:, : half - part])
     token, start = 0, 0
-    headings = torch.cat((recent, recalled), 1)
     for level in (*schedule.recent, schedule.recalled):
         size, high, wide = level.kernel.frames, level.kernel.rows, level.kernel.cols
         fine = min(2, wide)

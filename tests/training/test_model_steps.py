@@ -186,10 +186,11 @@ def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of
     history, coming, _, _ = trainer._batch(0, generator)
     moments = random_moments(trainer.episodes, 32, 1, torch.Generator().manual_seed(0))
     assert torch.equal(coming, coming_latents(trainer.episodes.latents, moments, 1))
-    rows, slots = history.recalled_present.nonzero(as_tuple=True)
-    frames = moments.time[rows] - history.recalled_ages[rows, slots]
+    recalled = history.recalled
+    rows, slots = recalled.present.nonzero(as_tuple=True)
+    frames = moments.time[rows] - recalled.ages[rows, slots]
     assert torch.equal(
-        history.recalled[rows, slots], trainer.episodes.latents[moments.episode[rows], frames].float()
+        recalled.latents[rows, slots], trainer.episodes.latents[moments.episode[rows], frames].float()
     )
     assert len(rows) > 40
 
@@ -209,6 +210,8 @@ def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> N
         "td_f4k1_g1",
         "td_f1k1h8w8f2k1h4w8f1k1h4w4f2k1h2w4f1k1_r2k1h4w4_g2",
         "td_f16k16f16k16h2w2f8k8f4k4h4w4f1k1_r1k1_g1",
+        "f1k1f2k2_tc_f4k4f2k1_r1k1_g1",
+        "f1k1_ta_f4k4f2k1_g1",
     ],
 )
 def test_every_schedule_that_packs_trains(trainer_of, training_of, schedule: str) -> None:

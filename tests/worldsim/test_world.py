@@ -158,7 +158,7 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
     registered = tiny_models.odometer.registered(
         newest, before[59:60], remembered[None], before[numbers][None]
     )
-    torch.testing.assert_close(told[0].recalled_poses, registered, rtol=1e-3, atol=0.5)
+    torch.testing.assert_close(told[0].recalled.poses, registered, rtol=1e-3, atol=0.5)
     assert float((registered[0] - before[numbers]).norm(dim=1).min()) > 1
     assert told[0].section_poses.shape == (1, 1, 3)
     assert torch.equal(told[0].section_poses[0, 0, 2], world.memory.poses([60])[0, 2])
@@ -265,7 +265,15 @@ def test_errors_are_one_line_and_name_the_mend(tiny_models: WorldModels) -> None
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "random"])
-@pytest.mark.parametrize("schedule", ["td_f4k1_g1", "td_f4k4h4w4f2k1h4w4f1k1_r2k1h4w4_g2"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "td_f4k1_g1",
+        "td_f4k4h4w4f2k1h4w4f1k1_r2k1h4w4_g2",
+        "f1k1f4k2_tc_f4k2f1k1_r2k1_g1",
+        "ta_f4k4f1k1_g1",
+    ],
+)
 def test_other_schedules_play(models_of, schedule: str, mode: str) -> None:
     """A sliding window without recall is a world too, and so is one of other kernels."""
     preset = replace(tiny(), transformer=replace(tiny().transformer, schedule=schedule))
@@ -275,3 +283,17 @@ def test_other_schedules_play(models_of, schedule: str, mode: str) -> None:
     made = world.step(some_actions(1, section)[0])
     assert made.frames_u8.shape[0] == section
     assert bool(made.recalled) == bool(models.schedule.recalled.frames)
+
+
+@pytest.mark.parametrize("schedule", ["f1k1f2k2_ta_f4k4f2k1_r2k1_g1", "f1k1_tc_f4k2f1k1_r2k1_g1"])
+def test_tails_of_worlds_of_different_ages_make_a_batch(models_of, schedule: str) -> None:
+    """Padding one world's tail to another's length must not reach either."""
+    models = models_of(replace(tiny(), transformer=replace(tiny().transformer, schedule=schedule)))
+    ages = (3, 8, 21, 30)
+    alone = [warmed(models, age, seed=age) for age in ages]
+    together = [warmed(models, age, seed=age) for age in ages]
+    actions = some_actions(len(ages))
+    made = step_worlds(together, torch.from_numpy(actions))
+    for world, action, section in zip(alone, actions, made, strict=True):
+        expected = world.step(action).latents
+        torch.testing.assert_close(section.latents, expected, rtol=1e-2, atol=1e-2)

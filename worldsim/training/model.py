@@ -1,6 +1,6 @@
 """`worldsim train model`: the transformer that makes the next section from its packed history."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from models.flow import draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
-from models.history import History, add_noise
+from models.history import AgedFrames, History, add_noise
+from models.patchifier import tail_cells
 from models.transformer import HistoryCache, WorldTransformer
 from retrieval.odometer import Odometer
 from worldsim.checkpoint import WorldModels, write_world_json
@@ -26,7 +27,15 @@ from worldsim.training.components import (
 )
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
-from worldsim.training.moments import Moments, Pasts, coming_latents, recent_actions, recent_latents
+from worldsim.training.moments import (
+    Moments,
+    Pasts,
+    coming_latents,
+    first_frames,
+    recent_actions,
+    recent_latents,
+    tail_frames,
+)
 from worldsim.training.openings import keep_openings
 from worldsim.training.optimizers import make_optimizers
 from worldsim.training.preview import ModelPreview
@@ -104,6 +113,9 @@ class ModelTrainer:
             model, make_optimizers(model, settings.learning_rate, settings.weight_decay)
         )
         self.parameters = list(model.parameters())
+        self.cells = torch.stack(
+            [tail_cells(each.float(), sizes.schedule.tail).half() for each in episodes.latents]
+        )
         self.own: SelfRollout | None = None
         self._make_next = Graphed(self._sample)
 
@@ -206,22 +218,30 @@ class ModelTrainer:
         generator: torch.Generator,
     ) -> History:
         """Recall past frames as play does and put noise of the told level on everything."""
-        moments, recent, poses = pasts.moments, pasts.recent, pasts.poses
+        moments, recent, poses, marks = pasts.moments, pasts.recent, pasts.poses, self.recall.marks
+        schedule, rows = self.sizes.schedule, moments.episode[:, None]
         picks = self.recall.pick(pasts, actions, own, generator)
-        recalled = self.episodes.latents[moments.episode[:, None], picks.frames].float()
-        recalled_poses = self.recall.marks.poses[moments.episode[:, None], picks.frames]
-        recalled_poses = self.odometer.registered(recent[:, -1], poses[:, -1], recalled, recalled_poses)
-        noise = torch.randn(
-            len(moments), recent.shape[1] + recalled.shape[1], *recent.shape[2:],
-            generator=generator, device=generator.device,
-        )  # fmt: skip
-        noisy = add_noise(torch.cat((recent, recalled), 1), sigma, noise)
+        recalled = self.episodes.latents[rows, picks.frames].float()
+        recalled_poses = self.odometer.registered(
+            recent[:, -1], poses[:, -1], recalled, marks.poses[rows, picks.frames]
+        )
+        first = first_frames(self.episodes.latents, marks.poses, moments, schedule)
+        tail = tail_frames(self.cells, moments, schedule)
+        clean = torch.cat((recent, recalled, first.latents), 1)
+        noise = torch.randn(clean.shape, generator=generator, device=generator.device)
+        noisy = add_noise(clean, sigma, noise)
+        parts = noisy.split([recent.shape[1], recalled.shape[1], first.latents.shape[1]], 1)
+        # Noise is pooled away where frames are pooled.
+        pooled = (1 - sigma)[:, None, None, None, None] * tail.latents
         return History(
-            recent=noisy[:, : recent.shape[1]], recent_present=pasts.present,
-            recent_actions=actions[:, : self.reach],
-            recalled=noisy[:, recent.shape[1] :], recalled_present=picks.present,
-            recalled_ages=(moments.time[:, None] - picks.frames).abs(), sigma=sigma,
-            recent_poses=poses, section_poses=pasts.expected, recalled_poses=recalled_poses,
+            recent=parts[0], recent_present=pasts.present, recent_actions=actions[:, : self.reach],
+            recent_poses=poses,
+            recalled=AgedFrames(
+                latents=parts[1], present=picks.present,
+                ages=(moments.time[:, None] - picks.frames).abs(), poses=recalled_poses,
+            ),
+            first=replace(first, latents=parts[2]), tail=replace(tail, latents=pooled),
+            section_poses=pasts.expected, sigma=sigma,
         )  # fmt: skip
 
 

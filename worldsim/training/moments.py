@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
+from models.history import AgedFrames
+from models.schedule import Schedule
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -71,3 +74,57 @@ def coming_latents(
 ) -> Float[Tensor, "batch section channel height width"]:
     """The true latents of each moment's section."""
     return latents[moments.episode[:, None], moments.frames(0, section - 1)].float()
+
+
+def first_frames(
+    latents: Float[Tensor, "episode time channel height width"],
+    poses: Float[Tensor, "episode time 3"],
+    moments: Moments,
+    schedule: Schedule,
+) -> AgedFrames:
+    """Frames of the very beginning that each moment's schedule keeps, as `Schedule.first_used` tells."""
+    present = _first_used(moments, schedule)
+    numbers = torch.arange(schedule.first_frames, device=present.device).expand(len(moments), -1)
+    rows = moments.episode[:, None]
+    return AgedFrames(
+        latents=latents[rows, numbers].float() * present[:, :, None, None, None],
+        present=present,
+        ages=moments.time[:, None] - numbers,
+        poses=poses[rows, numbers],
+    )
+
+
+def _first_used(moments: Moments, schedule: Schedule) -> Bool[Tensor, "batch first"]:
+    # Early moments differ; from `settled` on every first frame is used.
+    settled = schedule.first_frames + schedule.recent_frames
+    used = torch.zeros(settled + 1, schedule.first_frames, dtype=torch.bool)
+    for time in range(settled + 1):
+        used[time, schedule.first_used(time)] = True
+    return used.to(moments.time.device)[moments.time.clamp(max=settled)]
+
+
+def tail_frames(
+    cells: Float[Tensor, "episode time channel rows cols"], moments: Moments, schedule: Schedule
+) -> AgedFrames:
+    """What each moment's tail keeps of the frames between the first and the recent ones; see `Memory.tail`.
+
+    `cells` are the episodes' `tail_cells`.
+    """
+    size, first = schedule.recent[0].kernel.frames, _first_used(moments, schedule).sum(1)
+    counts = (moments.time - schedule.recent_frames - first).clamp(min=0)
+    kept = schedule.tail in ("ta", "tc")
+    longest, device = kept * max(0, cells.shape[1] - schedule.recent_frames), counts.device
+    numbers = torch.arange(longest, device=device)
+    # Behind the last frame stands that frame again, as far as its group goes.
+    frames = first[:, None] + torch.minimum(numbers, (counts - 1).clamp(min=0)[:, None])
+    latents = cells[moments.episode[:, None], frames].float()
+    present = numbers < (counts[:, None] + size - 1) // size * size
+    ages = moments.time[:, None] - frames
+    if schedule.tail == "tc" and longest:
+        real = (numbers < counts[:, None]).float()
+        share = real / counts.clamp(min=1)[:, None]
+        latents = (latents * share[:, :, None, None, None]).sum(1, keepdim=True)
+        ages = (ages * share).sum(1, keepdim=True).round().long()
+        present = (counts > 0)[:, None]
+    poses = torch.zeros(*ages.shape, 3, device=device)
+    return AgedFrames(latents=latents, present=present, ages=ages, poses=poses)

@@ -1,0 +1,132 @@
+"""What a batch of worlds knows when it makes its next section: recent, recalled and first frames, and the tail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from models.history import AgedFrames, History
+from models.schedule import Schedule
+from worldsim.checkpoint import WorldModels
+from worldsim.memory import Memory, Recalled
+from worldsim.section_maker import SectionMaker
+
+
+@dataclass(frozen=True)
+class Recent:
+    """Every world's recent frames, oldest first."""
+
+    latents: Float[Tensor, "batch recent channel height width"]
+    actions: Int64[Tensor, "batch recent factor"]
+    poses: Float[Tensor, "batch recent 3"]
+    present: Bool[Tensor, "batch recent"]
+
+
+def recent_of(memories: Sequence[Memory], models: WorldModels) -> Recent:
+    """As many as the schedule reaches."""
+    columns = zip(*(memory.recent(models.schedule.recent_frames) for memory in memories), strict=True)
+    latents, actions, poses, present = (torch.stack(column) for column in columns)
+    return Recent(latents=latents.to(models.dtype), actions=actions, poses=poses, present=present)
+
+
+def recall_for(
+    memories: Sequence[Memory],
+    maker: SectionMaker,
+    recent: Recent,
+    actions: Int64[Tensor, "batch step factor"],
+    expected: Float[Tensor, "batch section 3"],
+    true_poses: Float[Tensor, "batch section 3"] | None,
+) -> list[list[Recalled]]:
+    """Every world's picks; ValueError if the oracle is not told true poses."""
+    schedule, memory = maker.models.schedule, memories[0]
+    queries = None
+    if memory.mode == "oracle":
+        if true_poses is None:
+            raise ValueError("memory mode 'oracle' needs true poses; it is for evaluation only")
+        expected = true_poses
+    elif memory.needs_query:
+        queries = maker.queries(recent.latents, recent.present, actions, schedule.section).cpu().numpy()
+    return [
+        memory.recall(
+            None if queries is None else queries[i],
+            expected[i, -1],
+            schedule.recalled.frames,
+            schedule.recent_frames,
+        )
+        for i, memory in enumerate(memories)
+    ]
+
+
+def history_of(
+    memories: Sequence[Memory],
+    models: WorldModels,
+    recent: Recent,
+    recalled: Sequence[Sequence[Recalled]],
+    expected: Float[Tensor, "batch section 3"],
+) -> History:
+    """The transformer's input before it is packed."""
+    schedule, past = models.schedule, recent.latents
+    slots, kept = schedule.recalled.frames, schedule.first_frames
+    picks = [[pick.frame for pick in each] for each in recalled]
+    begun = [schedule.first_used(len(memory)) for memory in memories] if kept else []
+    return History(
+        recent=past,
+        recent_present=recent.present,
+        recent_actions=recent.actions,
+        recent_poses=recent.poses,
+        recalled=_aged(memories, [list(enumerate(each)) for each in picks], slots, past),
+        first=_aged(memories, [[(n, n) for n in each] for each in begun], kept, past),
+        tail=_tail(memories, schedule, past),
+        section_poses=expected,
+        sigma=torch.zeros(len(memories), device=past.device, dtype=torch.float32),
+    )
+
+
+def _aged(
+    memories: Sequence[Memory],
+    placed: Sequence[Sequence[tuple[int, int]]],
+    slots: int,
+    like: Float[Tensor, "batch recent channel height width"],
+) -> AgedFrames:
+    """Every world's frames of those numbers in those slots (slot, frame)."""
+    batch = len(memories)
+    latents = torch.zeros(batch, slots, *like.shape[2:], dtype=like.dtype, device=like.device)
+    poses = torch.zeros(batch, slots, 3, device=like.device)
+    ages = torch.zeros(batch, slots, dtype=torch.int64)
+    filled = torch.zeros(batch, slots, dtype=torch.bool)
+    for i, (memory, pairs) in enumerate(zip(memories, placed, strict=False)):
+        if pairs:
+            into, numbers = [slot for slot, _ in pairs], [frame for _, frame in pairs]
+            latents[i, into] = memory.latents(numbers).to(latents.dtype)
+            poses[i, into] = memory.poses(numbers)
+            ages[i, into] = len(memory) - torch.tensor(numbers)
+            filled[i, into] = True
+    return AgedFrames(latents=latents, present=filled.to(like.device), ages=ages.to(like.device), poses=poses)
+
+
+def _tail(
+    memories: Sequence[Memory], schedule: Schedule, like: Float[Tensor, "batch recent channel height width"]
+) -> AgedFrames:
+    """Every world's frames between the first and the recent ones, as the schedule keeps them, in whole groups."""
+    size = schedule.recent[0].kernel.frames
+    tails = [
+        memory.tail(len(schedule.first_used(len(memory))), schedule.recent_frames) for memory in memories
+    ]
+    longest = max(len(ages) for _, ages in tails)
+    if not longest:
+        return AgedFrames.none(like)
+    numbers, rows = torch.arange(longest, device=like.device), []
+    for cells, ages in tails:
+        # Behind a world's last frame stands that frame again, as far as its last group goes.
+        frames = numbers.clamp(max=max(len(ages) - 1, 0))
+        rows.append((
+            cells[frames] if len(ages) else cells.new_zeros(longest, *cells.shape[1:]),
+            numbers < ceil(len(ages) / size) * size,
+            ages[frames] if len(ages) else ages.new_zeros(longest),
+        ))  # fmt: skip
+    latents, present, ages = (torch.stack(column) for column in zip(*rows, strict=True))
+    poses = torch.zeros(len(memories), longest, 3, device=like.device)
+    return AgedFrames(latents=latents.to(like.dtype), present=present, ages=ages, poses=poses)
