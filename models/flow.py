@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.history import add_noise
-from models.transformer import HistoryCache, WorldTransformer
+from models.history_cache import HistoryCache
+from models.transformer import WorldTransformer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from models.history import AgedFrames, History
+from models.history_cache import HistoryCache
 from models.packer import Pack
 from models.rotary import Phases
-from models.transformer import HistoryCache
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -57,7 +57,6 @@ def check_packable(schedule: Schedule) -> None:
     kernels = [level.kernel for level in (*schedule.first, *schedule.recent, schedule.recalled)]
     reasons = {
         "frames ahead or at the end": schedule.coming or schedule.last or schedule.tail_ahead,
-        "+D": schedule.discretised,
         "a kernel with an odd side above 1": any(
             side > 1 and side % 2 for kernel in kernels for side in (kernel.rows, kernel.cols)
         ),

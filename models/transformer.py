@@ -6,7 +6,6 @@ noise draws of the same target.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.block import Block
+from models.codebook import Codebook
 from models.history import History
+from models.history_cache import HistoryCache
 from models.kernel import Kernel
 from models.packer import ActionEmbedding, HistoryPacker, Pack, pad_actions
 from models.patchifier import LatentPatchifier, unpatchify
@@ -55,37 +56,8 @@ class TransformerSettings:
     """tell the model where each frame was seen from"""
     view_deg: float = 90.0
     """how wide the view is"""
-
-
-@dataclass(frozen=True)
-class HistoryCache:
-    """Keys and values of the history in every layer, and the mask of tokens that exist (None: all)."""
-
-    keys: list[Float[Tensor, "batch head token dim"]]
-    values: list[Float[Tensor, "batch head token dim"]]
-    present: Bool[Tensor, "batch token"] | None
-    sigma: Float[Tensor, " batch"]
-    newest: Float[Tensor, "batch channel rows cols"]
-    """the history's newest latent"""
-    section_phases: Phases
-    steer: Float[Tensor, "batch section width"] | None
-    """as in `Pack`"""
-
-    def newest_rows(self, count: int) -> "HistoryCache":
-        """Of the last `count` histories of the batch, without gradients."""
-
-        def part(value: Any) -> Any:
-            return value[-count:].detach() if isinstance(value, Tensor) else value
-
-        phases = self.section_phases
-        world = {name: part(getattr(phases, name)) for name in ("world_cos", "world_sin")}
-        rest = {name: part(getattr(self, name)) for name in ("present", "sigma", "newest", "steer")}
-        return HistoryCache(
-            keys=[part(key) for key in self.keys],
-            values=[part(value) for value in self.values],
-            section_phases=replace(phases, **world),
-            **rest,
-        )
+    codes: int = 0
+    """codes of a discretised history, where the schedule says +D; 0 otherwise"""
 
 
 class WorldTransformer(ModelMixin, ConfigMixin):
@@ -111,11 +83,17 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         world_heads: int = 0,
         told_moves: bool = False,
         view_deg: float = 90.0,
+        codes: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= world_heads < heads:
             raise ValueError(f"{world_heads} world heads of {heads} heads; leave at least one to the view")
         self.schedule = Schedule.parse(schedule)
+        if self.schedule.discretised != (codes > 0):
+            raise ValueError(
+                f"schedule {schedule!r} with {codes} codes: a discretised history (+D) needs codes, others have none"
+            )
+        self.codebook = Codebook(codes, latent_channels) if codes else None
         self.rows, self.cols = Kernel.of_rate(1).token_grid(latent_height, latent_width)
         head_dim = width // heads
         self.action_embedding = ActionEmbedding(tuple(action_sizes), action_width)
@@ -149,6 +127,23 @@ class WorldTransformer(ModelMixin, ConfigMixin):
     @classmethod
     def of(cls, settings: TransformerSettings) -> "WorldTransformer":
         return cls(**asdict(settings))
+
+    def discretised(
+        self, latents: Float[Tensor, "*batch channel height width"]
+    ) -> Float[Tensor, "*batch channel height width"]:
+        """A history's clean latents as the model was trained to see them: codes where the schedule says +D."""
+        return latents if self.codebook is None else self.codebook(latents)
+
+    def pack_clean(self, history: History) -> Pack:
+        """`pack` of a history as memory keeps it."""
+        if self.codebook is None:
+            return self.pack(history)
+        parts = {
+            name: replace(part, latents=self.codebook(part.latents))
+            for name in ("recalled", "first", "tail")
+            for part in [getattr(history, name)]
+        }
+        return self.pack(replace(history, recent=self.codebook(history.recent), **parts))
 
     def pack(self, history: History) -> Pack:
         """FramePack: the fixed-length context of a history, whatever its length."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from models.flow import FlowSettings, sample
 from models.graphed import Graphed
 from models.history import History
+from models.history_cache import HistoryCache
 from models.packer import Pack
-from models.transformer import HistoryCache
 from retrieval.odometer import Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.recall import make_queries
@@ -25,7 +25,7 @@ class SectionMaker:
         self.models, self.flow = models, flow
         self.expect = Graphed(models.odometer.expect)
         self.queries = Graphed(partial(make_queries, models.descriptor))
-        self._pack = Graphed(models.transformer.pack)
+        self._pack = Graphed(models.transformer.pack_clean)
         self.encode = Graphed(models.transformer.encode_history)
         self.sample = Graphed(self._denoise)
         self.decode = Graphed(models.autoencoder.decode_frames)

@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from models.graphed import Graphed
+from models.history_cache import HistoryCache
 from models.rotary import Phases
-from models.transformer import HistoryCache
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models, random_openings
 from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.presets import tiny
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.model import ModelTrainer, ModelTraining, compile_blocks
+from worldsim.training.model import compile_blocks
 from worldsim.training.processes import Processes
 from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
+from worldsim.training.trainer import ModelTrainer, ModelTraining
 from worldsim.world import World, WorldSettings
 
 pytestmark = pytest.mark.gpu

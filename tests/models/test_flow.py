@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.flow import FlowSettings, draw_sigmas, noisy_and_velocity, sample
+from models.history_cache import HistoryCache
 from models.rotary import Phases
-from models.transformer import HistoryCache, WorldTransformer
+from models.transformer import WorldTransformer
 from worldsim.presets import tiny
 
 ACTIONS = torch.zeros(2, 23, 3, dtype=torch.int64)

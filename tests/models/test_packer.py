@@ -253,7 +253,6 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
     [
         ("td_f2k1_r4k1_g1_x_f1k1", "end"),
         ("f1k1_x_g9_f1k1f4k2_td", "ahead"),
-        ("td_f2k1_r4k1_g1+D", r"\+D"),
         ("td_f2k1h6w3f2k1_r4k1_g1", "odd side"),
         ("td_r4k1_g1", "no recent"),
         ("td_f2k1_r4k2_g1", "recalled"),

@@ -15,10 +15,10 @@ from worldsim.presets import tiny
 from worldsim.recall import ACTION_STEPS
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.loop import LoopSettings
-from worldsim.training.model import ModelTrainer, ModelTraining
 from worldsim.training.processes import Processes
 from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
+from worldsim.training.trainer import ModelTrainer, ModelTraining
 
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 
@@ -66,7 +66,9 @@ def make_trainer(
     episodes = episodes or make_episodes()
     sizes = replace(
         tiny(),
-        transformer=replace(tiny().transformer, schedule=schedule),
+        transformer=replace(
+            tiny().transformer, schedule=schedule, codes=8 if Schedule.parse(schedule).discretised else 0
+        ),
         descriptor=replace(tiny().descriptor, steps=ACTION_STEPS + Schedule.parse(schedule).section),
     )
     factor = [("move", "a", "b"), ("turn", "c", "d"), ("strafe", "e", "f")]

@@ -212,6 +212,7 @@ def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> N
         "td_f16k16f16k16h2w2f8k8f4k4h4w4f1k1_r1k1_g1",
         "f1k1f2k2_tc_f4k4f2k1_r1k1_g1",
         "f1k1_ta_f4k4f2k1_g1",
+        "td_f4k2f1k1_r2k1_g1+D",
     ],
 )
 def test_every_schedule_that_packs_trains(trainer_of, training_of, schedule: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.codebook import report
 from models.transformer import WorldTransformer
 from worldsim.checkpoint import load_checkpoint, load_component, save_component
 from worldsim.episode import list_episodes
@@ -23,9 +24,10 @@ from worldsim.training.components import start_weights
 from worldsim.training.data import cached_latents, own_share, sample_frames
 from worldsim.training.descriptor import DescriptorTraining, train_descriptor
 from worldsim.training.loop import LoopSettings
-from worldsim.training.model import ModelTraining, train_model
+from worldsim.training.model import train_model
 from worldsim.training.odometer import OdometerTraining, train_odometer
 from worldsim.training.self_rollout import SelfRolloutSettings
+from worldsim.training.trainer import ModelTraining
 from worldsim.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,3 +293,40 @@ def test_torchrun_runs_all_four_commands(data: Path, tmp_path: Path) -> None:
     world = World(models)
     world.reset(0)
     world.step(np.zeros((1, 3), np.int64))
+
+
+def test_another_schedule_with_codes_trains_and_plays(prepared: Path, data: Path, tmp_path: Path) -> None:
+    """`--schedule …+D`: the codes are fitted to the run's own latents and travel in the checkpoint."""
+    run = tmp_path / "run"
+    shutil.copytree(prepared, run)
+    settings = replace(
+        model_training(data, run),
+        schedule="f1k1_tc_f4k2f1k1_r2k1_g1+D",
+        codes=12,
+        loop=replace(LOOP, steps=12),
+    )
+    train_model(settings)
+    models = load_checkpoint(run / "checkpoint", "cpu", torch.float32)
+    assert models.schedule.text == settings.schedule
+    codebook = models.transformer.codebook
+    found = report(codebook, cached(run, data))
+    assert found.variance_kept > 0.3
+    assert found.dead_codes < 3
+    world = World(models)
+    world.reset(0)
+    assert world.step(np.zeros((1, 3), np.int64)).frames_u8.std() > 0
+
+
+def cached(run: Path, data: Path) -> torch.Tensor:
+    """Latents of some recorded frames."""
+    models = load_checkpoint(run / "checkpoint", "cpu", torch.float32)
+    return models.autoencoder.encode_frames(
+        sample_frames(list_episodes(data), 60, 1, torch.device("cpu"), show=False)
+    )
+
+
+def test_schedules_of_other_sections_are_refused(prepared: Path, data: Path) -> None:
+    """The descriptor reads a fixed number of coming actions."""
+    settings = replace(model_training(data, prepared), schedule="td_f2k1_r1k1_g3")
+    with pytest.raises(ValueError, match="makes 3 frames at once"):
+        _ = settings.sizes

@@ -28,7 +28,7 @@ class ModelPreview:
     def __call__(self, writer: SummaryWriter, step: int) -> None:
         if not len(self.episodes):
             return
-        self.state.average.copy_to(self.models.transformer)
+        self.state.copy_average_to(self.models.transformer)
         picture = self.strips()
         writer.add_image("truth_above_made", picture, step, dataformats="HWC")
         with atomic_path(self.folder / f"step_{step:06d}.png") as part:

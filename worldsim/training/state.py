@@ -44,6 +44,11 @@ class TrainingState:
         self.minutes = 0.0
         """wall-clock minutes trained, all runs together"""
 
+    def copy_average_to(self, module: nn.Module) -> None:
+        """Averaged weights, and what is not trained (buffers) as it is."""
+        module.load_state_dict(self.module.state_dict())
+        self.average.copy_to(module)
+
     def save(self, path: Path) -> None:
         """Write through a temporary file and rename: a kill leaves the old state or the new one."""
         tensors: dict[str, Tensor] = {f"module.{k}": v for k, v in self.module.state_dict().items()}
