@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
 FIT_BATCH = 4096
@@ -56,6 +55,9 @@ def fit_codebook(
         raise ValueError(
             f"{codes} codes for {len(pixels)} latent pixels; use 1 code or more and as many pixels or more"
         )
+    # Takes a second to import, and only fitting needs it.
+    from sklearn.cluster import MiniBatchKMeans
+
     means = MiniBatchKMeans(codes, random_state=seed, batch_size=FIT_BATCH, n_init=1, max_no_improvement=20)
     means.fit(pixels.float().cpu().numpy())
     return torch.from_numpy(means.cluster_centers_).float()

@@ -99,6 +99,12 @@ COMMANDS = (
         "autoencoder.md",
     ),
     Command(
+        ("evaluate", "codebook"),
+        "worldsim.evaluation.codebook:run_codebook",
+        "what is left of latents when every pixel becomes its nearest of K codes",
+        "codebook.md",
+    ),
+    Command(
         ("evaluate", "recall"),
         "worldsim.evaluation.recall:run_recall",
         "does memory find the frames that show the coming view? no frame is made",
