@@ -17,8 +17,8 @@ class FlowSettings:
     """Noise levels at play. ValueError if the shift is not above 0 or there is no step."""
 
     shift: float = 2.0
-    """sigma = shift u / (1 + (shift − 1) u), of evenly spaced u (Esser et al. 2024, eq. 23); the lower, the longer the first
-    step: single frames come nearer to the truth's mean, long rollouts wash out sooner"""
+    """sigma = shift u / (1 + (shift − 1) u), of evenly spaced u (Esser et al. 2024, eq. 23); the lower, the longer the
+    first step: single frames come nearer to the truth's mean, long rollouts wash out sooner"""
     denoising_steps: int = 8
     """Euler steps a section"""
 
