@@ -1,6 +1,7 @@
 """What the transformer is given of the past: recent, recalled and first frames and the tail, their actions and ages."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,6 +77,42 @@ class History:
     """where the frames of the section are expected to be seen from"""
     sigma: Float[Tensor, " batch"]
     """noise level of all history latents, 0 clean … 1 pure noise"""
+
+    @property
+    def frames(self) -> int:
+        """Recent, recalled and first frames together."""
+        return self.recent.shape[1] + self.recalled.latents.shape[1] + self.first.latents.shape[1]
+
+    def mapped(
+        self,
+        change: Callable[
+            [Float[Tensor, "batch frame channel height width"]],
+            Float[Tensor, "batch frame channel height width"],
+        ],
+    ) -> "History":
+        """Every latent changed alike."""
+        parts = {
+            name: replace(part, latents=change(part.latents))
+            for name in ("recalled", "first", "tail")
+            for part in [getattr(self, name)]
+        }
+        return replace(self, recent=change(self.recent), **parts)
+
+    def noised(self, noise: Float[Tensor, "batch frames channel height width"]) -> "History":
+        """With noise of level `sigma` on the recent, recalled and first frames, in this order.
+
+        From a tail, whose frames are pooled, noise is pooled away.
+        """
+        counts = [self.recent.shape[1], self.recalled.latents.shape[1], self.first.latents.shape[1]]
+        recent, recalled, first = noise.split(counts, 1)
+        pooled = add_noise(self.tail.latents, self.sigma, torch.zeros_like(self.tail.latents))
+        return replace(
+            self,
+            recent=add_noise(self.recent, self.sigma, recent),
+            recalled=replace(self.recalled, latents=add_noise(self.recalled.latents, self.sigma, recalled)),
+            first=replace(self.first, latents=add_noise(self.first.latents, self.sigma, first)),
+            tail=replace(self.tail, latents=pooled),
+        )
 
 
 def add_noise(

@@ -5,7 +5,7 @@ once a section and every denoising step runs on the section's few tokens. In tra
 noise draws of the same target.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -128,22 +128,19 @@ class WorldTransformer(ModelMixin, ConfigMixin):
     def of(cls, settings: TransformerSettings) -> "WorldTransformer":
         return cls(**asdict(settings))
 
-    def discretised(
-        self, latents: Float[Tensor, "*batch channel height width"]
-    ) -> Float[Tensor, "*batch channel height width"]:
-        """A history's clean latents as the model was trained to see them: codes where the schedule says +D."""
-        return latents if self.codebook is None else self.codebook(latents)
+    def seen(
+        self, history: History, noise: Float[Tensor, "batch frames channel height width"] | None
+    ) -> History:
+        """A clean history as the model is to see it: codes where the schedule says +D, and noise of the told level."""
+        if self.codebook is not None:
+            history = history.mapped(self.codebook)
+        return history if noise is None else history.noised(noise)
 
-    def pack_clean(self, history: History) -> Pack:
+    def pack_clean(
+        self, history: History, noise: Float[Tensor, "batch frames channel height width"] | None = None
+    ) -> Pack:
         """`pack` of a history as memory keeps it."""
-        if self.codebook is None:
-            return self.pack(history)
-        parts = {
-            name: replace(part, latents=self.codebook(part.latents))
-            for name in ("recalled", "first", "tail")
-            for part in [getattr(history, name)]
-        }
-        return self.pack(replace(history, recent=self.codebook(history.recent), **parts))
+        return self.pack(self.seen(history, noise))
 
     def pack(self, history: History) -> Pack:
         """FramePack: the fixed-length context of a history, whatever its length."""

@@ -61,6 +61,12 @@ def check_at_least(settings: Any, least: int, *names: str) -> None:
             raise ValueError(f"{name} {getattr(settings, name)} is too small; give {least} or more")
 
 
+def check_noise_level(level: float) -> None:
+    """ValueError unless something is left of a history under noise of that level."""
+    if not 0 <= level < 1:
+        raise ValueError(f"history noise {level} is not within 0 (clean) and below 1 (nothing left)")
+
+
 def _stdout_reader_has_left() -> bool:
     """Whether stdout is the broken pipe; if so, let go of it, or the interpreter complains while it exits."""
     try:

@@ -41,9 +41,11 @@ class SectionMaker:
         maker: SectionMaker = models.makers[flow]
         return maker
 
-    def pack(self, history: History) -> Pack:
+    def pack(
+        self, history: History, noise: Float[Tensor, "batch frames channel height width"] | None = None
+    ) -> Pack:
         """The packed context. A CPU saves the work on absent tokens; a graph's shapes must not change with them."""
-        pack = self._pack(history)
+        pack = self._pack(history, noise)
         return pack if self.models.device.type == "cuda" else pack.without_absent()
 
     def _denoise(

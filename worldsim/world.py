@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
+from models.history import History
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS, Whereabouts
 from worldsim.checkpoint import WorldModels
+from worldsim.errors import check_noise_level
 from worldsim.memory import Memory, Recalled
 from worldsim.past import history_of, recall_for, recent_of
 from worldsim.recall import MemoryMode
@@ -26,6 +28,8 @@ class WorldSettings:
     """off, random, cosine, time, place, hybrid, or oracle (evaluation only: recalls by true poses)"""
     denoising_steps: int | None = None
     """Euler steps a section; fewer are faster"""
+    history_noise: float = 0.0
+    """level of the noise that the model sees its history under, and is told of (Chen et al. 2024, Diffusion Forcing)"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class World:
         steps = self.settings.denoising_steps
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} denoising steps; use at least 1")
+        check_noise_level(self.settings.history_noise)
         flow = models.flow if steps is None else replace(models.flow, denoising_steps=steps)
         self.maker = SectionMaker.of(models, flow)
         self._clear(seed)
@@ -151,12 +156,18 @@ class World:
 
     def noise(self) -> Float[Tensor, "section channel height width"]:
         """The noise of this step, a function of (seed, step) alone, drawn on the CPU so that it is the same everywhere."""
-        generator = torch.Generator().manual_seed(
-            int(np.random.SeedSequence((self.seed, self.steps)).generate_state(1)[0])
-        )
+        return self._noise(self.section_length, 0)
+
+    def history_noise(self, frames: int) -> Float[Tensor, "{frames} channel height width"]:
+        """The noise that this step's history is seen under, likewise."""
+        return self._noise(frames, 1)
+
+    def _noise(self, frames: int, purpose: int) -> Float[Tensor, "{frames} channel height width"]:
+        entropy = (self.seed, self.steps, purpose) if purpose else (self.seed, self.steps)
+        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         config = self.models.transformer.config
-        shape = (self.section_length, config.latent_channels, config.latent_height, config.latent_width)
-        return torch.randn(shape, generator=generator)
+        shape = (frames, config.latent_channels, config.latent_height, config.latent_width)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(state))
 
 
 class _Clock:
@@ -199,7 +210,8 @@ def step_worlds(
     poses = maker.register(recent.latents[:, -1], recent.poses[:, -1], found.latents, found.poses)
     history = replace(history, recalled=replace(found, poses=poses))
     clock.lap("recall")
-    pack = maker.pack(history)
+    history, veil = _seen(worlds, history)
+    pack = maker.pack(history, veil)
     clock.lap("pack")
     cache = maker.encode(pack, history.sigma)
     clock.lap("history")
@@ -224,3 +236,15 @@ def step_worlds(
         Section(frames_u8=frames[i], latents=latents[i], recalled=tuple(recalled[i]), timings_s=clock.laps)
         for i in range(len(worlds))
     ]
+
+
+def _seen(
+    worlds: Sequence[World], history: History
+) -> tuple[History, Float[Tensor, "batch frames channel height width"] | None]:
+    """The history with the level of its noise, and the noise; None where it is seen clean."""
+    level = worlds[0].settings.history_noise
+    if not level:
+        return history, None
+    noise = torch.stack([world.history_noise(history.frames) for world in worlds])
+    sigma = torch.full_like(history.sigma, level)
+    return replace(history, sigma=sigma), noise.to(history.recent)

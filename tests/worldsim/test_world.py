@@ -148,7 +148,7 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
     """Poses of the recent, the recalled (registered with the newest) and the coming frames, each beside its own frame."""
     world = warmed(tiny_models, 60)
     told = []
-    monkeypatch.setattr(world.maker, "pack", lambda history: told.append(history) or pack(history))
+    monkeypatch.setattr(world.maker, "pack", lambda history, noise: told.append(history) or pack(history, noise))
     pack = type(world.maker).pack.__get__(world.maker)
     before = world.memory.poses(list(range(60)))
     section = world.step(some_actions(1)[0])
@@ -297,3 +297,40 @@ def test_tails_of_worlds_of_different_ages_make_a_batch(models_of, schedule: str
     for world, action, section in zip(alone, actions, made, strict=True):
         expected = world.step(action).latents
         torch.testing.assert_close(section.latents, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_history_noise_is_told_and_drawn_anew_each_step(
+    tiny_models: WorldModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """σ_test of Diffusion Forcing: what the model sees is (1 − σ) x + σ noise, and the level is what it is told."""
+    clean, noisy = warmed(tiny_models, 40), warmed(tiny_models, 40, WorldSettings(history_noise=0.25))
+    packed = []
+    pack = tiny_models.transformer.pack
+    monkeypatch.setattr(
+        type(tiny_models.transformer), "pack", lambda _, history: packed.append(history) or pack(history)
+    )
+    for action in some_actions(2):
+        noisy.step(action)
+    assert [float(history.sigma) for history in packed] == [0.25, 0.25]
+    past = clean.memory.recent(22)[0].float()
+    seen = packed[0].recent[0]
+    drawn = (seen - 0.75 * past) / 0.25
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.05)
+    assert float(drawn.std()) == pytest.approx(1, abs=0.05)
+    again = (packed[1].recent[0] - 0.75 * noisy.memory.recent(23)[0][:22].float()) / 0.25
+    assert not torch.allclose(drawn, again, atol=0.1)
+    assert not torch.equal(packed[0].recalled.latents, packed[1].recalled.latents)
+
+
+def test_the_same_seed_makes_the_same_history_noise(tiny_models: WorldModels) -> None:
+    settings = WorldSettings(history_noise=0.2)
+    actions = some_actions(4)
+    first, again = (play(tiny_models, 3, actions, settings)[1] for _ in range(2))
+    assert same(first, again)
+    assert not same(first, play(tiny_models, 3, actions)[1])
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.0])
+def test_history_noise_that_leaves_nothing_is_refused(tiny_models: WorldModels, level: float) -> None:
+    with pytest.raises(ValueError, match=f"history noise {level}"):
+        World(tiny_models, WorldSettings(history_noise=level))

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from worldsim.errors import check_at_least
+from worldsim.errors import check_at_least, check_noise_level
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.held_out import HeldOut, decode
 from worldsim.evaluation.reports import settings_text, write_json, write_text
 from worldsim.evaluation.rollouts import Beginning, check_horizon, denoising_steps, describe, roll_out
 from worldsim.recall import MemoryMode
+from worldsim.world import WorldSettings
 
 METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
 SHARE = 0.15
@@ -44,6 +45,8 @@ class DriftEvaluation:
     """Memory mode."""
     denoising_steps: int | None = None
     """Denoising steps a section; None takes what the checkpoint says."""
+    history_noise: float = 0.0
+    """Level of the noise that the model sees its history under, and is told of."""
     strips: int = 4
     """Film strips, evenly from the sharpest to the least sharp end."""
     seed: int = 0
@@ -54,6 +57,16 @@ class DriftEvaluation:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "rollouts", "history")
         check_at_least(self, 8, "frames")
+        check_noise_level(self.history_noise)
+
+    @property
+    def world(self) -> WorldSettings:
+        """How the rollouts are played."""
+        return WorldSettings(
+            memory_mode=self.memory_mode,
+            denoising_steps=self.denoising_steps,
+            history_noise=self.history_noise,
+        )
 
 
 def run_drift(settings: DriftEvaluation) -> dict:
@@ -77,7 +90,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
         for each, step in starts
     ]
     with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
-        rollouts = roll_out(models, beginnings, settings.memory_mode, settings.denoising_steps, progress)
+        rollouts = roll_out(models, beginnings, settings.world, progress)
     device = models.device
     made = [describe(rollout.frames_u8, device) for rollout in rollouts]
     real, ceiling = [], []

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
-from worldsim.errors import check_at_least
+from worldsim.errors import check_at_least, check_noise_level
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
@@ -18,6 +18,7 @@ from worldsim.evaluation.revisit_tables import revisit_page, summarise
 from worldsim.evaluation.rollouts import Beginning, Rollout, check_horizon, compare, denoising_steps, roll_out
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
+from worldsim.world import WorldSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class RevisitEvaluation:
     """Memory modes to compare; off is always among them."""
     denoising_steps: int | None = None
     """Denoising steps a section; None takes what the checkpoint says."""
+    history_noise: float = 0.0
+    """Level of the noise that the model sees its history under, and is told of."""
     batch: int = 64
     """Starts rolled out at once."""
     strips: int = 3
@@ -58,6 +61,7 @@ class RevisitEvaluation:
             )
         check_at_least(self, 1, "starts", "horizon", "batch")
         check_at_least(self, 0, "controls", "strips")
+        check_noise_level(self.history_noise)
         if self.thresholds.ahead >= self.horizon:
             raise ValueError(
                 f"thresholds.ahead {self.thresholds.ahead} lies beyond the horizon of {self.horizon} frames; "
@@ -67,8 +71,16 @@ class RevisitEvaluation:
     @property
     def identity(self) -> str:
         """Every setting that changes a figure."""
-        names = ("starts", "controls", "horizon", "modes", "denoising_steps", "batch", "thresholds", "seed")
+        names = (
+            "starts", "controls", "horizon", "modes", "denoising_steps", "history_noise", "batch", "thresholds", "seed",
+        )  # fmt: skip
         return json.dumps({name: str(getattr(self, name)) for name in names})
+
+    def world(self, mode: MemoryMode) -> WorldSettings:
+        """How the rollouts of a mode are played."""
+        return WorldSettings(
+            memory_mode=mode, denoising_steps=self.denoising_steps, history_noise=self.history_noise
+        )
 
 
 def run_revisits(settings: RevisitEvaluation) -> dict:
@@ -165,7 +177,7 @@ def score_batch(
     made: dict[str, torch.Tensor] = {}
     recalled: dict[str, list[Rollout]] = {}
     for mode in settings.modes:
-        recalled[mode] = roll_out(models, beginnings, mode, settings.denoising_steps, progress)
+        recalled[mode] = roll_out(models, beginnings, settings.world(mode), progress)
         made[mode] = torch.stack([rollout.frames_u8 for rollout in recalled[mode]])
     last = [episodes[start.episode].frames_u8[start.step - 1].expand_as(truth[0]) for start in starts]
     made["copy last frame"] = torch.stack(last)

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation import metrics
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
-from worldsim.recall import MemoryMode
 from worldsim.world import Section, World, WorldSettings, step_worlds
 
 SCORE_BATCH = 128
@@ -87,8 +86,7 @@ def check_horizon(horizon: int, section: int) -> None:
 def roll_out(
     models: WorldModels,
     beginnings: Sequence[Beginning],
-    mode: MemoryMode,
-    denoising_steps: int | None,
+    settings: WorldSettings,
     progress: tqdm | None = None,
 ) -> list[Rollout]:
     """Make the frames of every beginning with one batched section after another; the progress counts frames made.
@@ -96,8 +94,7 @@ def roll_out(
     Raises:
         ValueError: the model made values that are not numbers.
     """
-    worlds = []
-    settings = WorldSettings(memory_mode=mode, denoising_steps=denoising_steps)
+    worlds, mode = [], settings.memory_mode
     for beginning in beginnings:
         world = World(models, settings, seed=beginning.seed)
         true_poses = beginning.true_history_poses if mode == "oracle" else None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.flow import draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
-from models.history import AgedFrames, History, add_noise
+from models.history import AgedFrames, History
 from models.history_cache import HistoryCache
 from models.patchifier import tail_cells
 from models.schedule import Schedule
@@ -233,19 +233,15 @@ class ModelTrainer:
         )
         first = first_frames(self.episodes.latents, marks.poses, moments, schedule)
         tail = tail_frames(self.cells, moments, schedule)
-        clean = self.model.discretised(torch.cat((recent, recalled, first.latents), 1))
-        noise = torch.randn(clean.shape, generator=generator, device=generator.device)
-        noisy = add_noise(clean, sigma, noise)
-        parts = noisy.split([recent.shape[1], recalled.shape[1], first.latents.shape[1]], 1)
-        # Noise is pooled away where frames are pooled.
-        pooled = (1 - sigma)[:, None, None, None, None] * self.model.discretised(tail.latents)
-        return History(
-            recent=parts[0], recent_present=pasts.present, recent_actions=actions[:, : self.reach],
+        history = History(
+            recent=recent, recent_present=pasts.present, recent_actions=actions[:, : self.reach],
             recent_poses=poses,
             recalled=AgedFrames(
-                latents=parts[1], present=picks.present,
+                latents=recalled, present=picks.present,
                 ages=(moments.time[:, None] - picks.frames).abs(), poses=recalled_poses,
             ),
-            first=replace(first, latents=parts[2]), tail=replace(tail, latents=pooled),
-            section_poses=pasts.expected, sigma=sigma,
+            first=first, tail=tail, section_poses=pasts.expected, sigma=sigma,
         )  # fmt: skip
+        shape = len(moments), history.frames, *recent.shape[2:]
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        return self.model.seen(history, noise)
