@@ -148,7 +148,9 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
     """Poses of the recent, the recalled (registered with the newest) and the coming frames, each beside its own frame."""
     world = warmed(tiny_models, 60)
     told = []
-    monkeypatch.setattr(world.maker, "pack", lambda history, noise: told.append(history) or pack(history, noise))
+    monkeypatch.setattr(
+        world.maker, "pack", lambda history, noise: told.append(history) or pack(history, noise)
+    )
     pack = type(world.maker).pack.__get__(world.maker)
     before = world.memory.poses(list(range(60)))
     section = world.step(some_actions(1)[0])
