@@ -90,15 +90,13 @@ class HistoryPacker(nn.Module):
         levels = [LatentPatchifier(channels, kernel, width) for kernel in kernels]
         finest = LatentPatchifier(channels, Kernel.of_rate(1), width)
         self.levels = nn.ModuleList(levels)
-        aged = ([schedule.recalled] if schedule.recalled.frames else []) + list(schedule.first)
-        self.recalled = (
-            LatentPatchifier(channels, aged[0].kernel, width) if schedule.recalled.frames else None
-        )
+        recalled = schedule.recalled
+        self.recalled = LatentPatchifier(channels, recalled.kernel, width) if recalled.frames else None
         self.first = nn.ModuleList(
             LatentPatchifier(channels, level.kernel, width) for level in schedule.first
         )
-        kept = [self.recalled] if self.recalled is not None else []
-        for patchifier in (*levels, *kept, *self.first):
+        aged = [*([] if self.recalled is None else [self.recalled]), *self.first]
+        for patchifier in (*levels, *aged):
             patchifier.initialise_from(finest)
         self.actions = nn.ModuleList(nn.Linear(kernel.frames * action_width, width) for kernel in kernels)
         self.has_tail = schedule.tail in ("ta", "tc")

@@ -71,7 +71,7 @@ def history_of(
     schedule, past = models.schedule, recent.latents
     slots, kept = schedule.recalled.frames, schedule.first_frames
     picks = [[pick.frame for pick in each] for each in recalled]
-    begun = [schedule.first_used(len(memory)) for memory in memories] if kept else []
+    begun = [schedule.first_used(len(memory)) for memory in memories]
     return History(
         recent=past,
         recent_present=recent.present,
@@ -97,7 +97,7 @@ def _aged(
     poses = torch.zeros(batch, slots, 3, device=like.device)
     ages = torch.zeros(batch, slots, dtype=torch.int64)
     filled = torch.zeros(batch, slots, dtype=torch.bool)
-    for i, (memory, pairs) in enumerate(zip(memories, placed, strict=False)):
+    for i, (memory, pairs) in enumerate(zip(memories, placed, strict=True)):
         if pairs:
             into, numbers = [slot for slot, _ in pairs], [frame for _, frame in pairs]
             latents[i, into] = memory.latents(numbers).to(latents.dtype)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
@@ -47,19 +46,9 @@ def run_autoencoder(settings: AutoencoderEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    rng = np.random.default_rng(settings.seed)
-    shares = np.array_split(np.arange(settings.frames), len(held_out.lengths))
-    truth, maps = [], []
-    for index, share in enumerate(tqdm(shares, desc="frames", unit="episode")):
-        length = held_out.lengths[index]
-        chosen = np.sort(rng.choice(length, size=min(len(share), length), replace=False))
-        if len(chosen):
-            truth.append(held_out.read(index, chosen))
-            maps += [held_out.map_seeds[index]] * len(chosen)
-    truth_u8 = torch.cat(truth)
+    truth_u8, clusters = held_out.sample(settings.frames, np.random.default_rng(settings.seed))
     made_u8 = decode(models.autoencoder, encode(models.autoencoder, truth_u8))
     figures = compare(made_u8, truth_u8, models.device)
-    clusters = np.array(maps)
     sharpness_ratio = ratio_bootstrap(
         figures["sharpness"], figures["truth_sharpness"], clusters, np.random.default_rng(settings.seed)
     )

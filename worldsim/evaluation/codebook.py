@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 from tqdm import tqdm
 
 from models.codebook import Codebook, fit_codebook, report
@@ -62,9 +60,8 @@ def run_codebook(settings: CodebookEvaluation) -> dict:
         )
     models = held_out.load_models(settings.checkpoint, settings.device)
     generator = np.random.default_rng(settings.seed)
-    fitted, truth = (
-        _some_frames(held_out, range(half, len(held_out.paths), 2), settings.frames, generator)
-        for half in (0, 1)
+    (fitted, _), (truth, _) = (
+        held_out.sample(settings.frames, generator, range(half, len(held_out.paths), 2)) for half in (0, 1)
     )
     pixels = encode(models.autoencoder, fitted).float().movedim(1, -1).flatten(0, -2)
     latents = encode(models.autoencoder, truth).float()
@@ -96,19 +93,6 @@ def run_codebook(settings: CodebookEvaluation) -> dict:
     )
     write_text(settings.out / "codebook.md", _page(summary))
     return summary
-
-
-def _some_frames(
-    held_out: HeldOut, episodes: range, count: int, generator: np.random.Generator
-) -> UInt8[Tensor, "frame height width 3"]:
-    shares = np.array_split(np.arange(count), len(episodes))
-    parts = []
-    for index, share in zip(episodes, shares, strict=True):
-        length = held_out.lengths[index]
-        chosen = np.sort(generator.choice(length, size=min(len(share), length), replace=False))
-        if len(chosen):
-            parts.append(held_out.read(index, chosen))
-    return torch.cat(parts)
 
 
 def _page(summary: dict) -> str:

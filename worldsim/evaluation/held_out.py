@@ -1,6 +1,6 @@
 """Held-out episodes as an evaluation needs them: poses of all, frames and latents of those that are asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int, Int64, UInt8
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 from models.autoencoder import FrameAutoencoder
 from worldsim.checkpoint import WorldModels, load_checkpoint
@@ -74,6 +75,21 @@ class HeldOut:
         """Frames of those numbers of one episode."""
         with Episode.open(self.paths[index]) as episode:
             return torch.from_numpy(episode.frame_at(frames))
+
+    def sample(
+        self, count: int, rng: np.random.Generator, episodes: Sequence[int] | None = None
+    ) -> tuple[UInt8[Tensor, "frame height width 3"], Int64[np.ndarray, " frame"]]:
+        """Frames spread evenly over episodes (None: all), random within each, and the map that each is of."""
+        chosen_from = range(len(self.paths)) if episodes is None else episodes
+        shares = np.array_split(np.arange(count), len(chosen_from))
+        frames, maps = [], []
+        for index, share in zip(tqdm(chosen_from, desc="frames", unit="episode"), shares, strict=True):
+            length = self.lengths[index]
+            chosen = np.sort(rng.choice(length, size=min(len(share), length), replace=False))
+            if len(chosen):
+                frames.append(self.read(index, chosen))
+                maps += [self.map_seeds[index]] * len(chosen)
+        return torch.cat(frames), np.array(maps)
 
     def encode(self, models: WorldModels, stops: Mapping[int, int]) -> dict[int, EncodedEpisode]:
         """Frames 0 .. stop-1 of each episode in `stops`, with their latents."""
