@@ -1,6 +1,7 @@
 """Moments in episodes: what the model knows of the past when it is about to make frame `time`."""
 
 from dataclasses import dataclass, fields
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int, Integer
@@ -95,12 +96,18 @@ def first_frames(
 
 
 def _first_used(moments: Moments, schedule: Schedule) -> Bool[Tensor, "batch first"]:
-    # Early moments differ; from `settled` on every first frame is used.
+    table = _first_table(schedule).to(moments.time.device)
+    return table[moments.time.clamp(max=len(table) - 1)]
+
+
+@cache
+def _first_table(schedule: Schedule) -> Bool[Tensor, "time first"]:
+    """By time; from the last row on every first frame is used."""
     settled = schedule.first_frames + schedule.recent_frames
     used = torch.zeros(settled + 1, schedule.first_frames, dtype=torch.bool)
     for time in range(settled + 1):
         used[time, schedule.first_used(time)] = True
-    return used.to(moments.time.device)[moments.time.clamp(max=settled)]
+    return used
 
 
 def tail_frames(
