@@ -224,3 +224,20 @@ def test_every_schedule_that_packs_trains(trainer_of, training_of, schedule: str
         assert torch.isfinite(trainer.take_step(step)["loss"])
     still = [name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])]
     assert not [name for name in still if name.startswith("packer.")]
+
+
+def test_own_frames_are_drawn_with_the_shift_that_is_asked_for(trainer_of, training_of) -> None:
+    """As at play unless told otherwise: a rollout begun alike goes on alike only where the noise levels agree."""
+    made = []
+    for shift in (None, 2.0, 0.5):
+        own = SelfRolloutSettings(share=0.5, after_steps=0, length=6, shift=shift)
+        trainer = trainer_of(training_of(own_frames=own))
+        torch.nn.init.normal_(trainer.model.final.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+        trainer.take_step(0)
+        assert trainer.own is not None
+        made.append(trainer.own.recent[:, -1])
+    assert trainer.sizes.flow.shift == 2.0
+    torch.testing.assert_close(made[0], made[1])
+    assert not torch.allclose(made[0], made[2], atol=1e-3)
+    with pytest.raises(ValueError, match="shift 0.0 of own frames"):
+        SelfRolloutSettings(shift=0.0)

@@ -7,14 +7,16 @@ made (without gradient) while the target stays the true next frame: it learns to
 the odometer makes of them, as at play: told poses from the true frames would be better than any that play has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.flow import FlowSettings
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS, Odometer, Whereabouts
+from worldsim.errors import check_at_least
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import EpisodeMarks
@@ -31,6 +33,21 @@ class SelfRolloutSettings:
     length: int = 24
     """own steps after which all histories start anew from the truth; states are saved at multiples of it,
     except at Ctrl-C"""
+    shift: float | None = None
+    """of the noise levels that own frames are drawn with; None draws them as at play"""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "length")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share {self.share} of the batch on own frames is not within 0..1")
+        if self.shift is not None and self.shift <= 0:
+            raise ValueError(
+                f"shift {self.shift} of own frames is not above 0; leave it out to draw as at play"
+            )
+
+    def flow(self, play: FlowSettings) -> FlowSettings:
+        """How own frames are drawn where the world is played so."""
+        return play if self.shift is None else replace(play, shift=self.shift)
 
 
 class SelfRollout:

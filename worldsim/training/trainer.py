@@ -176,7 +176,7 @@ class ModelTrainer:
         device = self.processes.device.type
         # Without autocast's cache, or a CUDA graph would go on with the weights of the step it was captured in.
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
-            return sample(self.model, noise, actions, cache, self.sizes.flow)
+            return sample(self.model, noise, actions, cache, self.settings.own_frames.flow(self.sizes.flow))
 
     def _batch(self, step: int, generator: torch.Generator) -> tuple[History, Tensor, Tensor, int]:
         """History, true section, actions, and how many rows (the last ones) run on the model's own frames."""
