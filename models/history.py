@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,6 +83,17 @@ class History:
     def frames(self) -> int:
         """Recent, recalled and first frames together."""
         return self.recent.shape[1] + self.recalled.latents.shape[1] + self.first.latents.shape[1]
+
+    def twice(self) -> "History":
+        """The batch, and the batch again."""
+
+        def doubled(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return torch.cat((value, value))
+            return replace(value, **{each.name: doubled(getattr(value, each.name)) for each in fields(value)})
+
+        again: History = doubled(self)
+        return again
 
     def mapped(
         self,

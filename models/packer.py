@@ -34,8 +34,8 @@ class Pack:
     """how the view moves from the newest frame to each frame of the section; None where the model is not told"""
 
     def without_absent(self) -> "Pack":
-        """For a batch of one: leave absent tokens out, so that attention needs no mask."""
-        if self.present is None or len(self.tokens) != 1:
+        """Where all of the batch lack the same tokens, as one world does: leave them out, attention needs no mask then."""
+        if self.present is None or not (self.present == self.present[:1]).all():
             return self
         keep = self.present[0]
         return replace(self, tokens=self.tokens[:, keep], present=None, phases=self.phases.kept(keep))

@@ -50,6 +50,8 @@ class StepBench:
     """frames in memory when the first step begins, one world for each number"""
     denoising_steps: int | None = None
     """Euler steps a section; None takes the checkpoint's"""
+    guidance: float | None = None
+    """weight of history guidance; None takes the checkpoint's"""
     out: Path | None = None
     """JSON file to write the figures to"""
 
@@ -102,6 +104,8 @@ class StepReport:
     """CPU seconds over seconds while timed: how many cores were really at work"""
     dtype: str
     denoising_steps: int
+    guidance: float
+    """weight of history guidance, 0 without"""
     steps: int
     sizes: tuple[MemorySize, ...]
     total_ratio: float
@@ -115,7 +119,7 @@ class StepReport:
         """The figures for reading; every one says what it was measured on."""
         lines = [
             f"{self.model}, {self.parameters / 1e6:.1f} M parameters, {self.dtype}, "
-            f"{self.denoising_steps} denoising steps",
+            f"{self.denoising_steps} denoising steps, history guidance {self.guidance:g}",
             f"{self.device}: {self.cores} cores, {self.threads} threads, {self.cores_busy:.1f} cores busy; "
             f"{self.steps} steps of each world",
         ]
@@ -204,10 +208,8 @@ def fill_memory(world: World, frames: int, seed: int = 0) -> None:
 
 def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepReport:
     """Time the steps of one world a memory size, A B A B …, with the first action held."""
-    worlds = [
-        World(models, WorldSettings(denoising_steps=settings.denoising_steps), seed=i)
-        for i in range(len(settings.memory_frames))
-    ]
+    played = WorldSettings(denoising_steps=settings.denoising_steps, guidance=settings.guidance)
+    worlds = [World(models, played, seed=i) for i in range(len(settings.memory_frames))]
     for world, frames in zip(worlds, settings.memory_frames, strict=True):
         fill_memory(world, frames)
     if models.device.type == "cuda":
@@ -239,6 +241,7 @@ def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepRe
         cores_busy=round(busy, 2),
         dtype=str(models.dtype).removeprefix("torch."),
         denoising_steps=worlds[0].maker.flow.denoising_steps,
+        guidance=worlds[0].maker.flow.guidance,
         steps=settings.steps,
         sizes=sizes,
         total_ratio=total_ratio(sizes),

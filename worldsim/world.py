@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
+from models.flow import FlowSettings
 from models.history import History
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS, Whereabouts
@@ -30,6 +31,17 @@ class WorldSettings:
     """Euler steps a section; fewer are faster"""
     history_noise: float = 0.0
     """level of the noise that the model sees its history under, and is told of (Chen et al. 2024, Diffusion Forcing)"""
+    guidance: float | None = None
+    """weight of history guidance, see `FlowSettings`"""
+
+    def flow(self, known: FlowSettings) -> FlowSettings:
+        """How the sampler works in such a world of a model that says `known`. ValueError if a value is out of range."""
+        steps, guidance = self.denoising_steps, self.guidance
+        return replace(
+            known,
+            denoising_steps=known.denoising_steps if steps is None else steps,
+            guidance=known.guidance if guidance is None else guidance,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,12 +61,8 @@ class World:
     def __init__(self, models: WorldModels, settings: WorldSettings | None = None, seed: int = 0) -> None:
         self.models = models
         self.settings = settings or WorldSettings()
-        steps = self.settings.denoising_steps
-        if steps is not None and steps < 1:
-            raise ValueError(f"{steps} denoising steps; use at least 1")
         check_noise_level(self.settings.history_noise)
-        flow = models.flow if steps is None else replace(models.flow, denoising_steps=steps)
-        self.maker = SectionMaker.of(models, flow)
+        self.maker = SectionMaker.of(models, self.settings.flow(models.flow))
         self._clear(seed)
 
     def _clear(self, seed: int) -> None:
@@ -241,10 +249,16 @@ def step_worlds(
 def _seen(
     worlds: Sequence[World], history: History
 ) -> tuple[History, Float[Tensor, "batch frames channel height width"] | None]:
-    """The history with the level of its noise, and the noise; None where it is seen clean."""
-    level = worlds[0].settings.history_noise
-    if not level:
+    """The history with the level of its noise, and the noise; None where it is seen clean.
+
+    With guidance all of it twice: as the model sees it, then veiled.
+    """
+    level, flow = worlds[0].settings.history_noise, worlds[0].maker.flow
+    if not (level or flow.guidance):
         return history, None
-    noise = torch.stack([world.history_noise(history.frames) for world in worlds])
+    noise = torch.stack([world.history_noise(history.frames) for world in worlds]).to(history.recent)
     sigma = torch.full_like(history.sigma, level)
-    return replace(history, sigma=sigma), noise.to(history.recent)
+    if not flow.guidance:
+        return replace(history, sigma=sigma), noise
+    levels = torch.cat((sigma, sigma.clamp(min=flow.veil)))
+    return replace(history.twice(), sigma=levels), torch.cat((noise, noise))

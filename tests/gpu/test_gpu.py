@@ -32,14 +32,15 @@ SPACE = ActionSpace(
 )
 
 
-def test_a_world_is_the_same_on_both_devices(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+def test_a_world_is_the_same_on_both_devices(tmp_path: Path, guidance: float) -> None:
     """Noise drawn on the device, or a layout that only the GPU takes, would make another world."""
     models = build_models(tiny(), SPACE)
     models.openings = random_openings(models, count=1, frames=40)
     save_checkpoint(models, tmp_path)
     made = {}
     for device in ("cpu", "cuda"):
-        world = World(load_checkpoint(tmp_path, device, torch.float32), WorldSettings())
+        world = World(load_checkpoint(tmp_path, device, torch.float32), WorldSettings(guidance=guidance))
         world.reset(0)
         made[device] = [world.step(np.array([[1, 1, 0]])) for _ in range(3)]
     for on_cpu, on_gpu in zip(made["cpu"], made["cuda"], strict=True):

@@ -1,5 +1,6 @@
 """The flow objective and the sampler against formulas written out by hand."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -70,6 +71,49 @@ def test_sampler_is_euler_by_hand(filled_transformer: WorldTransformer, a_histor
             velocity = filled_transformer.denoise(by_hand, torch.full((2,), sigma), actions, cache)
             by_hand = by_hand + (following - sigma) * velocity
     torch.testing.assert_close(made, by_hand, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("present", [22, 5])
+def test_guidance_leads_away_from_what_a_veiled_history_makes(
+    filled_transformer: WorldTransformer, a_history, present: int
+) -> None:
+    """v + w (v − v_veiled), each from a cache of its own; the two halves of a batch must not be mixed up."""
+    settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=0.7)
+    history = replace(a_history(batch=2, present=present), sigma=torch.zeros(2))
+    noise = torch.randn(
+        2, history.frames, *history.recent.shape[2:], generator=torch.Generator().manual_seed(3)
+    )
+    veiled = replace(history, sigma=torch.full((2,), 0.5)).noised(noise)
+    caches = [
+        filled_transformer.encode_history(filled_transformer.pack(h), h.sigma) for h in (history, veiled)
+    ]
+    sigmas = torch.cat((history.sigma, veiled.sigma))
+    both = replace(history.twice(), sigma=sigmas).noised(torch.cat((noise, noise)))
+    pack = filled_transformer.pack(both).without_absent()
+    assert pack.present is None
+    actions = torch.randint(3, (2, 23, 3), generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
+    made = sample(
+        filled_transformer, noise, actions, filled_transformer.encode_history(pack, sigmas), settings
+    )
+    by_hand = noise
+    with torch.no_grad():
+        for sigma, following in ((1.0, 0.5), (0.5, 0.0)):
+            level = torch.full((2,), sigma)
+            clear, weak = (filled_transformer.denoise(by_hand, level, actions, cache) for cache in caches)
+            by_hand = by_hand + (following - sigma) * (clear + 0.7 * (clear - weak))
+    torch.testing.assert_close(made, by_hand, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"shift": 0.0}, r"shift 0\.0"), ({"denoising_steps": 0}, "0 denoising"), ({"guidance": -1.0}, r"guidance -1\.0"),
+     ({"veil": 0.0}, r"veil 0\.0")],
+)  # fmt: skip
+def test_settings_out_of_range_are_named(wrong: dict, named: str) -> None:
+    """A checkpoint whose world.json says nonsense is refused by the value, not by a picture of noise."""
+    with pytest.raises(ValueError, match=named):
+        FlowSettings(**wrong)
 
 
 def test_noisy_latents_and_velocity_give_back_the_clean_ones() -> None:

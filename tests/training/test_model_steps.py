@@ -239,5 +239,5 @@ def test_own_frames_are_drawn_with_the_shift_that_is_asked_for(trainer_of, train
     assert trainer.sizes.flow.shift == 2.0
     torch.testing.assert_close(made[0], made[1])
     assert not torch.allclose(made[0], made[2], atol=1e-3)
-    with pytest.raises(ValueError, match="shift 0.0 of own frames"):
+    with pytest.raises(ValueError, match=r"shift 0\.0 of own frames"):
         SelfRolloutSettings(shift=0.0)

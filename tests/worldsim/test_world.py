@@ -332,6 +332,26 @@ def test_the_same_seed_makes_the_same_history_noise(tiny_models: WorldModels) ->
     assert not same(first, play(tiny_models, 3, actions)[1])
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_guided_worlds_of_one_batch_are_each_alone(tiny_models: WorldModels, noise: float) -> None:
+    """Guidance doubles the batch inside a step; a world must be led away from its own veiled history only."""
+    settings = WorldSettings(guidance=0.8, history_noise=noise)
+    actions = some_actions(3)
+
+    def alone(frames: int, told: WorldSettings) -> list[Section]:
+        world = warmed(tiny_models, frames, told)
+        return [world.step(action[None]) for action in actions[:, 0]]
+
+    guided = [alone(frames, settings) for frames in (40, 6)]
+    worlds = [warmed(tiny_models, frames, settings) for frames in (40, 6)]
+    for step, action in enumerate(torch.from_numpy(actions)):
+        for each, section in zip(guided, step_worlds(worlds, action.expand(2, -1, -1)), strict=True):
+            torch.testing.assert_close(section.latents, each[step].latents, rtol=1e-2, atol=1e-3)
+    plain = alone(40, WorldSettings(history_noise=noise))
+    assert same(plain, alone(40, WorldSettings(history_noise=noise, guidance=0.0)))
+    assert not same(plain, guided[0])
+
+
 @pytest.mark.parametrize("level", [-0.1, 1.0])
 def test_history_noise_that_leaves_nothing_is_refused(tiny_models: WorldModels, level: float) -> None:
     with pytest.raises(ValueError, match=f"history noise {level}"):

@@ -1,20 +1,19 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from worldsim.errors import check_at_least, check_noise_level
+from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.held_out import HeldOut, decode
 from worldsim.evaluation.reports import settings_text, write_json, write_text
-from worldsim.evaluation.rollouts import Beginning, check_horizon, denoising_steps, describe, roll_out
+from worldsim.evaluation.rollouts import Beginning, RolloutSettings, check_horizon, describe, roll_out
 from worldsim.recall import MemoryMode
-from worldsim.world import WorldSettings
 
 METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
 SHARE = 0.15
@@ -26,7 +25,7 @@ SHOWN = (0.0, 1 / 15, 1 / 6, 1 / 3, 2 / 3, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftEvaluation:
+class DriftEvaluation(RolloutSettings):
     """Roll held-out episodes out freely for many frames on their recorded actions and compare with real play."""
 
     checkpoint: Path
@@ -43,10 +42,6 @@ class DriftEvaluation:
     """Fewest true frames before a rollout."""
     memory_mode: MemoryMode = "hybrid"
     """Memory mode."""
-    denoising_steps: int | None = None
-    """Denoising steps a section; None takes what the checkpoint says."""
-    history_noise: float = 0.0
-    """Level of the noise that the model sees its history under, and is told of."""
     strips: int = 4
     """Film strips, evenly from the sharpest to the least sharp end."""
     seed: int = 0
@@ -55,18 +50,9 @@ class DriftEvaluation:
     """auto, cpu, cuda ..."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 1, "rollouts", "history")
         check_at_least(self, 8, "frames")
-        check_noise_level(self.history_noise)
-
-    @property
-    def world(self) -> WorldSettings:
-        """How the rollouts are played."""
-        return WorldSettings(
-            memory_mode=self.memory_mode,
-            denoising_steps=self.denoising_steps,
-            history_noise=self.history_noise,
-        )
 
 
 def run_drift(settings: DriftEvaluation) -> dict:
@@ -78,7 +64,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = replace(settings, denoising_steps=denoising_steps(settings.denoising_steps, models))
+    settings = settings.told(models)
     check_horizon(settings.frames, models.schedule.section)
     starts = choose_starts(held_out, settings)
     stops: dict[int, int] = {}
@@ -90,7 +76,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
         for each, step in starts
     ]
     with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
-        rollouts = roll_out(models, beginnings, settings.world, progress)
+        rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), progress)
     device = models.device
     made = [describe(rollout.frames_u8, device) for rollout in rollouts]
     real, ceiling = [], []
@@ -104,7 +90,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     }
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     summary = {
-        "settings": settings_text(settings),
+        "settings": {**settings_text(settings), "sampler": settings.sampler},
         "starts": [
             {"episode": held_out.paths[each].name, "map_seed": held_out.map_seeds[each], "step": step}
             for each, step in starts

@@ -104,7 +104,7 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
     parts = [
         "# Revisits",
         f"{revisits['starts']} starts on {revisits['maps']} held-out maps, {settings['horizon']} frames each on the "
-        f"recorded actions after true history, {settings['denoising_steps']} denoising steps. Same weights and same "
+        f"recorded actions after true history, {settings['sampler']}. Same weights and same "
         f"noise in every row; only memory differs. Recent context: {summary['recent_frames']} frames. "
         f"Revisits by true pose: {settings['thresholds']}. Intervals: 95 %, bootstrap over maps.",
         _mode_table(revisits),

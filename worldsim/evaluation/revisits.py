@@ -3,26 +3,25 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
-from worldsim.errors import check_at_least, check_noise_level
+from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
-from worldsim.evaluation.rollouts import Beginning, Rollout, check_horizon, compare, denoising_steps, roll_out
+from worldsim.evaluation.rollouts import Beginning, Rollout, RolloutSettings, check_horizon, compare, roll_out
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
-from worldsim.world import WorldSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RevisitEvaluation:
+class RevisitEvaluation(RolloutSettings):
     """Roll out held-out revisits after true history with each memory mode and compare with what was recorded."""
 
     checkpoint: Path
@@ -39,10 +38,6 @@ class RevisitEvaluation:
     """Frames to make from each start."""
     modes: tuple[MemoryMode, ...] = MEMORY_MODES
     """Memory modes to compare; off is always among them."""
-    denoising_steps: int | None = None
-    """Denoising steps a section; None takes what the checkpoint says."""
-    history_noise: float = 0.0
-    """Level of the noise that the model sees its history under, and is told of."""
     batch: int = 64
     """Starts rolled out at once."""
     strips: int = 3
@@ -55,13 +50,13 @@ class RevisitEvaluation:
     """auto, cpu, cuda ..."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "off" not in self.modes:
             raise ValueError(
                 f"modes {' '.join(self.modes)} lack off, which the others are compared with; add it"
             )
         check_at_least(self, 1, "starts", "horizon", "batch")
         check_at_least(self, 0, "controls", "strips")
-        check_noise_level(self.history_noise)
         if self.thresholds.ahead >= self.horizon:
             raise ValueError(
                 f"thresholds.ahead {self.thresholds.ahead} lies beyond the horizon of {self.horizon} frames; "
@@ -72,15 +67,10 @@ class RevisitEvaluation:
     def identity(self) -> str:
         """Every setting that changes a figure."""
         names = (
-            "starts", "controls", "horizon", "modes", "denoising_steps", "history_noise", "batch", "thresholds", "seed",
+            "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "history_noise", "batch",
+            "thresholds", "seed",
         )  # fmt: skip
         return json.dumps({name: str(getattr(self, name)) for name in names})
-
-    def world(self, mode: MemoryMode) -> WorldSettings:
-        """How the rollouts of a mode are played."""
-        return WorldSettings(
-            memory_mode=mode, denoising_steps=self.denoising_steps, history_noise=self.history_noise
-        )
 
 
 def run_revisits(settings: RevisitEvaluation) -> dict:
@@ -92,13 +82,13 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = replace(settings, denoising_steps=denoising_steps(settings.denoising_steps, models))
+    settings = settings.told(models)
     check_horizon(settings.horizon, models.schedule.section)
     starts = choose_starts(settings, held_out, models.schedule.recent_frames)
     run = fingerprint(settings.checkpoint, settings.data, settings.identity)
     rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{run}")
     summary = {
-        "settings": settings_text(settings),
+        "settings": {**settings_text(settings), "sampler": settings.sampler},
         "run": run,
         "recent_frames": models.schedule.recent_frames,
         **summarise(rows, models.schedule.recent_frames, settings.seed),

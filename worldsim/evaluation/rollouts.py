@@ -1,7 +1,8 @@
 """Rolling a world model out over recorded actions, many starts at once, and scoring the frames it makes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,12 +11,50 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
+from worldsim.errors import check_noise_level
 from worldsim.evaluation import metrics
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.recall import MemoryMode
 from worldsim.world import Section, World, WorldSettings, step_worlds
 
 SCORE_BATCH = 128
 """Frames scored at once: SSIM in double precision takes about 10 MB a frame of 128x96."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How an evaluation's worlds are played, whatever their memory mode."""
+
+    denoising_steps: int | None = None
+    """Denoising steps a section; None takes what the checkpoint says."""
+    guidance: float | None = None
+    """Weight of history guidance; None takes what the checkpoint says."""
+    history_noise: float = 0.0
+    """Level of the noise that the model sees its history under, and is told of."""
+
+    def __post_init__(self) -> None:
+        check_noise_level(self.history_noise)
+
+    def world(self, mode: MemoryMode) -> WorldSettings:
+        """How the rollouts of a mode are played."""
+        return WorldSettings(
+            memory_mode=mode,
+            denoising_steps=self.denoising_steps,
+            guidance=self.guidance,
+            history_noise=self.history_noise,
+        )
+
+    def told(self, models: WorldModels) -> Self:
+        """The same with what the checkpoint says where nothing was asked for. ValueError if a value is out of range."""
+        flow = self.world("off").flow(models.flow)
+        return replace(self, denoising_steps=flow.denoising_steps, guidance=flow.guidance)
+
+    @property
+    def sampler(self) -> str:
+        """For a page: how frames are drawn."""
+        guided = f", history guidance {self.guidance:g}" if self.guidance else ""
+        noise = f", history noise {self.history_noise:g}" if self.history_noise else ""
+        return f"{self.denoising_steps} denoising steps{guided}{noise}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +108,6 @@ class Rollout:
     ) -> UInt8[Tensor, "height width 3"]:
         """Frame `number` of the world: a true one before `step`, where the rollout began, else one it made."""
         return truth_u8[number] if number < step else self.frames_u8[number - step]
-
-
-def denoising_steps(asked: int | None, models: WorldModels) -> int:
-    """The Euler steps a rollout takes: what was asked for, or else what the checkpoint says."""
-    return models.flow.denoising_steps if asked is None else asked
 
 
 def check_horizon(horizon: int, section: int) -> None:
