@@ -6,15 +6,19 @@ from retrieval.descriptor import (
     LearnedDescriptorSettings,
 )
 from retrieval.hybrid_index import HybridIndex, HybridIndexSettings
+from retrieval.landmarks import Landmarks
 from retrieval.motion import Motion, fit_motion
-from retrieval.odometer import Odometer, OdometerSettings, Whereabouts
+from retrieval.odometer import Odometer, OdometerSettings
 from retrieval.place import PlaceSettings, place_keys, place_queries
 from retrieval.similarity import exponential_time, gaussian_time, hybrid, latent_cosine, paper_hybrid
 from retrieval.spread import candidates_needed, spread
+from retrieval.whereabouts import Followed, Whereabouts
 
 __all__ = [
+    "Followed",
     "HybridIndex",
     "HybridIndexSettings",
+    "Landmarks",
     "LearnedDescriptor",
     "LearnedDescriptorSettings",
     "Motion",

@@ -97,6 +97,17 @@ def offset_from(
     return turned(poses[..., :2] - own[..., :2], -own[..., 2].expand(poses.shape[:-1]))
 
 
+def traced_back(
+    pose: Float[Tensor, "*batch 3"], moves: Float[Tensor, "*batch n 2"], headings: Float[Tensor, "*batch n"]
+) -> Float[Tensor, "*batch n 3"]:
+    """Poses of the newest n frames, told by the newest one's and by the moves that led to each.
+
+    Not by where each was believed to be when it was new: a correction since then would look like a jump.
+    """
+    later = moves.flip(-2).cumsum(-2).flip(-2) - moves
+    return torch.cat((pose[..., None, :2] - later, headings[..., None]), -1)
+
+
 def _turn_rows(
     actions: Integer[Tensor, "batch step factor"], factor: int, sizes: tuple[int, ...]
 ) -> Int64[Tensor, "batch step"]:

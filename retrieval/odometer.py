@@ -1,7 +1,6 @@
 """Path integration: where every frame was seen from, told by actions and by the frames themselves; no true poses."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.descriptor import ResidualBlock
+from retrieval.landmarks import SURE, Landmarks, Trail, correction
 from retrieval.motion import TURN_STEPS, Motion, joint_rows, offset_from, turned
 from retrieval.registration import Registration
+from retrieval.whereabouts import Followed, Whereabouts
 
 ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
@@ -39,31 +40,6 @@ class OdometerSettings:
     """Channels of the network that registers recalled views, a multiple of 8; 0 leaves it out."""
     view_deg: float = 90.0
     """How wide the view is."""
-
-
-@dataclass(frozen=True)
-class Whereabouts:
-    """Places of a batch of players, from where their worlds began, and the moves that brought them there."""
-
-    pose: Float[Tensor, "batch 3"]
-    """x, y in map units, heading in degrees"""
-    move: Float[Tensor, "batch 2"]
-    """the last step's, along x and y"""
-
-    @classmethod
-    def stack(cls, each: Sequence["Whereabouts"]) -> "Whereabouts":
-        """Several batches as one."""
-        return cls(pose=torch.cat([one.pose for one in each]), move=torch.cat([one.move for one in each]))
-
-    @classmethod
-    def at_end(cls, poses: Float[Tensor, "batch n 3"]) -> "Whereabouts":
-        """Of players whose last poses these are; the move is zero if there is but one."""
-        before = poses[:, -2:][:, 0]
-        return cls(pose=poses[:, -1], move=poses[:, -1, :2] - before[:, :2])
-
-    @classmethod
-    def origin(cls, batch: int, device: torch.device | str = "cpu") -> "Whereabouts":
-        return cls(pose=torch.zeros(batch, 3, device=device), move=torch.zeros(batch, 2, device=device))
 
 
 class Odometer(ModelMixin, ConfigMixin):
@@ -198,15 +174,16 @@ class Odometer(ModelMixin, ConfigMixin):
         where: Whereabouts,
         latents: Float[Tensor, "batch time channel height width"],
         actions: Integer[Tensor, "batch known factor"],
-    ) -> tuple[Float[Tensor, "batch time-1 3"], Float[Tensor, "batch time-1 3"], Whereabouts]:
+        trail: Trail | None = None,
+    ) -> tuple[Followed, Whereabouts]:
         """Follow frames on from the first of `latents`, which `where` tells of; `actions` end with the last one's.
 
-        Returns for every further frame its pose and what was expected before it was seen, and where it all ends.
-        There must be ACTIONS actions or more before the first further frame's own: pad them with "none".
+        Returns what is known of every further frame, and where it all ends. There must be ACTIONS actions or more
+        before the first further frame's own: pad them with "none". With a `trail` of all frames before, loops are closed.
         """
         batch, time = latents.shape[:2]
         known = actions[:, actions.shape[1] - (time - 1) - (ACTIONS - 1) :]
-        poses, expected = [], []
+        steps: list[tuple[Tensor, Tensor, Tensor]] = []
         for first in range(1, time, CHUNK):
             part = slice(first, min(first + CHUNK, time))
             before = latents[:, first - 1 : part.stop - 1].flatten(0, 1)
@@ -216,29 +193,54 @@ class Odometer(ModelMixin, ConfigMixin):
             unseen = self.features(before, after, nothing).unflatten(0, (batch, -1))
             for i, t in enumerate(range(part.start, part.stop)):
                 window = known[:, t - 1 : t - 1 + ACTIONS]
-                expected.append(self.advance(where, unseen[:, i], window).pose)
+                expected = self.advance(where, unseen[:, i], window).pose
                 where = self.advance(where, seen[:, i], window)
-                poses.append(where.pose)
-        if not poses:
+                if trail is not None:
+                    where = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
+                    trail.add(where.pose)
+                steps.append((where.pose, expected, where.move))
+        if not steps:
             empty = where.pose.new_zeros(batch, 0, 3)
-            return empty, empty, where
-        return torch.stack(poses, 1), torch.stack(expected, 1), where
+            return Followed(poses=empty, expected=empty, moves=empty[..., :2]), where
+        poses, expected, moves = (torch.stack(each, 1) for each in zip(*steps, strict=True))
+        return Followed(poses=poses, expected=expected, moves=moves), where
 
     def follow(
         self,
         latents: Float[Tensor, "batch time channel height width"],
         actions: Integer[Tensor, "batch time factor"],
-    ) -> tuple[Float[Tensor, "batch time 3"], Float[Tensor, "batch time 3"]]:
-        """`track` from the beginning of worlds: the pose of every frame, and what was expected of it.
+    ) -> Followed:
+        """`track` from the beginning of worlds, closing loops: what is known of every frame.
 
         The first frame is where a world begins, and is expected there.
         """
-        origin = Whereabouts.origin(len(latents), latents.device)
-        poses, expected, _ = self.track(
-            origin, latents, functional.pad(actions.long(), (0, 0, ACTIONS - 1, 0))
+        origin, trail = Whereabouts.origin(len(latents), latents.device), Trail(latents)
+        trail.add(origin.pose)
+        whole = functional.pad(actions.long(), (0, 0, ACTIONS - 1, 0))
+        later, _ = self.track(origin, latents, whole, trail)
+        first = Followed(
+            poses=origin.pose[:, None], expected=origin.pose[:, None], moves=origin.move[:, None]
         )
-        first = origin.pose[:, None]
-        return torch.cat((first, poses), 1), torch.cat((first, expected), 1)
+        return Followed(
+            **{
+                each.name: torch.cat((getattr(first, each.name), getattr(later, each.name)), 1)
+                for each in fields(first)
+            }
+        )
+
+    @torch.no_grad()
+    def recognised(
+        self,
+        where: Whereabouts,
+        newest: Float[Tensor, "batch channel height width"],
+        landmarks: Landmarks | None,
+    ) -> Whereabouts:
+        """Where players are who recognise what they have seen before (`retrieval.landmarks`)."""
+        if self.registration is None or landmarks is None:
+            return where
+        same, seen = self._compared(newest, where.pose, landmarks.latents, landmarks.poses)
+        off = correction(landmarks.poses[..., :2], seen, (same > SURE) & landmarks.present)
+        return Whereabouts(pose=torch.cat((where.pose[:, :2] + off, where.pose[:, 2:]), 1), move=where.move)
 
     @torch.no_grad()
     def registered(
@@ -252,13 +254,26 @@ class Odometer(ModelMixin, ConfigMixin):
 
         A gate keeps frames of other places exactly where they were told to be: nothing is seen of their offset.
         """
-        count = recalled.shape[1]
-        if self.registration is None or count == 0:
+        if self.registration is None or not recalled.shape[1]:
             return recalled_poses
+        same, seen = self._compared(newest, newest_pose, recalled, recalled_poses)
+        place = torch.where(same[..., None] > 0, seen, recalled_poses[..., :2])
+        return torch.cat((place, recalled_poses[..., 2:]), -1)
+
+    def _compared(
+        self,
+        newest: Float[Tensor, "batch channel height width"],
+        newest_pose: Float[Tensor, "batch 3"],
+        others: Float[Tensor, "batch n channel height width"],
+        other_poses: Float[Tensor, "batch n 3"],
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n 2"]]:
+        """Whether each shows the newest one's place (a logit), and where it was seen from if so."""
+        assert self.registration is not None
+        count = others.shape[1]
         here = newest_pose[:, None].expand(-1, count, -1).flatten(0, 1)
-        there = recalled_poses.flatten(0, 1)
+        there = other_poses.flatten(0, 1)
         relative = torch.cat((offset_from(there, here), there[:, 2:] - here[:, 2:]), 1)
         views = newest[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1).to(self.dtype)
-        same, found = self.registration(views, recalled.flatten(0, 1).to(self.dtype), relative)
-        place = torch.where(same[:, None] > 0, here[:, :2] + turned(found, here[:, 2]), there[:, :2])
-        return torch.cat((place, there[:, 2:]), 1).unflatten(0, (-1, count))
+        same, found = self.registration(views, others.flatten(0, 1).to(self.dtype), relative)
+        seen = here[:, :2] + turned(found, here[:, 2])
+        return same.unflatten(0, (-1, count)), seen.unflatten(0, (-1, count))

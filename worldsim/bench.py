@@ -203,7 +203,8 @@ def fill_memory(world: World, frames: int, seed: int = 0) -> None:
         actions = torch.zeros(count, len(config.action_sizes), dtype=torch.int64)
         latents = torch.randn(count, *shape, generator=generator)
         poses = 1000 * torch.rand(count, 3, generator=generator)
-        world.memory.append(latents.to(world.models.device), actions, poses, keys)
+        moves = torch.zeros(count, 2)
+        world.memory.append(latents.to(world.models.device), actions, poses, moves, keys)
 
 
 def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepReport:

@@ -10,6 +10,8 @@ from torch import Tensor
 from models.patchifier import tail_cells
 from models.schedule import Tail
 from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
+from retrieval.landmarks import YOUNGEST, Landmarks, nearest
+from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
 from retrieval.spread import candidates_needed, spread
 from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place
@@ -59,6 +61,8 @@ class Memory:
         self._latents = torch.zeros(256, *latent_shape, dtype=torch.float16, device=device)
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
         self._poses = torch.zeros(256, 3, device=device)
+        self._moves = torch.zeros(256, 2, device=device)
+        self._places = torch.zeros(256, PLACE_COLUMNS, device=device)
         self._tail = tail
         self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
         self._length = 0
@@ -82,23 +86,26 @@ class Memory:
         latents: Float[Tensor, "n channel height width"],
         actions: Int64[Tensor, "n factor"],
         poses: Float[Tensor, "n 3"],
+        moves: Float[Tensor, "n 2"],
         keys: Float32[np.ndarray, "n dim"] | None,
         true_poses: Float[Tensor, "n 3"] | None = None,
     ) -> None:
         """Add frames. `poses` are estimates (x, y, heading in degrees); the oracle's recall goes by the true ones.
 
+        `moves` led to each, along x and y; a correction of the player's place is no part of them.
         `keys` are the frames' descriptors, None where the mode needs none (then zeros stand in the index).
         """
         end = self._length + len(latents)
         while end > len(self._latents):
-            self._latents, self._actions, self._poses, self._cells = (
-                torch.cat((kept, torch.zeros_like(kept)))
-                for kept in (self._latents, self._actions, self._poses, self._cells)
-            )
+            for name in ("_latents", "_actions", "_poses", "_moves", "_places", "_cells"):
+                kept = getattr(self, name)
+                setattr(self, name, torch.cat((kept, torch.zeros_like(kept))))
         part = slice(self._length, end)
         self._latents[part] = latents.to(self._latents.dtype)
         self._actions[part] = actions.to(self._actions.device)
         self._poses[part] = poses.to(self._poses.device)
+        self._moves[part] = moves.to(self._moves.device)
+        self._places[part] = place_keys(self._poses[part], PLACE)
         self._cells[part] = tail_cells(self._latents[part].float(), self._tail)
         if self.needs_keys:
             places = place_keys(poses if true_poses is None else true_poses, PLACE).cpu().numpy()
@@ -124,13 +131,27 @@ class Memory:
         Float[Tensor, "{count} 3"],
         Bool[Tensor, " {count}"],
     ]:
-        """The newest `count` latents, their actions, poses and which exist, oldest first; zeros where there are none."""
+        """The newest `count` latents, their actions, poses and which exist, oldest first; zeros where there are none.
+
+        Their poses are told back from the newest one's.
+        """
         numbers = torch.arange(self._length - count, self._length, device=self._latents.device)
         present = numbers >= 0
         numbers = numbers.clamp(min=0)
         latents = self._latents[numbers] * present.view(-1, 1, 1, 1)
-        there = present[:, None]
-        return latents, self._actions[numbers] * there, self._poses[numbers] * there, present
+        there, headings = present[:, None], self._poses[numbers, 2]
+        newest = self._poses[max(0, self._length - 1)]
+        poses = traced_back(newest, self._moves[numbers], headings)
+        return latents, self._actions[numbers] * there, poses * there, present
+
+    def landmarks(self, pose: Float[Tensor, "3"], age: int) -> Landmarks | None:
+        """What a player there may recognise, `age` frames after the newest; None while all frames are too young."""
+        old = self._length + age - YOUNGEST
+        if old <= 0:
+            return None
+        allowed = torch.ones(1, old, dtype=torch.bool, device=pose.device)
+        frames, found = nearest(self._places[None, :old], pose[None], allowed)
+        return Landmarks(latents=self._latents[frames], poses=self._poses[frames], present=found)
 
     def tail(
         self, first: int, recent: int

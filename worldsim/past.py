@@ -1,7 +1,7 @@
 """What a batch of worlds knows when it makes its next section: recent, recalled and first frames, and the tail."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from models.history import AgedFrames, History
 from models.schedule import Schedule
+from retrieval.landmarks import Landmarks
+from retrieval.whereabouts import Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
 from worldsim.section_maker import SectionMaker
@@ -83,6 +85,25 @@ def history_of(
         section_poses=expected,
         sigma=torch.zeros(len(memories), device=past.device, dtype=torch.float32),
     )
+
+
+def recognised(
+    memories: Sequence[Memory],
+    maker: SectionMaker,
+    newest: Float[Tensor, "batch channel height width"],
+    where: Whereabouts,
+    age: int,
+) -> Whereabouts:
+    """Where players are who see a new frame, `age` frames after the newest in memory, and what they have seen before."""
+    found = [memory.landmarks(pose, age) for memory, pose in zip(memories, where.pose, strict=True)]
+    some = next((each for each in found if each is not None), None)
+    if some is None:
+        return where
+    none = replace(some, present=torch.zeros_like(some.present))
+    columns = zip(
+        *((each.latents, each.poses, each.present) for each in (one or none for one in found)), strict=True
+    )
+    return maker.recognised(where, newest, Landmarks(*(torch.cat(column) for column in columns)))
 
 
 def _aged(

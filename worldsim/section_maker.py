@@ -11,11 +11,13 @@ from models.graphed import Graphed
 from models.history import History
 from models.history_cache import HistoryCache
 from models.packer import Pack
-from retrieval.odometer import Whereabouts
+from retrieval.landmarks import Landmarks
+from retrieval.whereabouts import Followed, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.recall import make_queries
 
-torch.export.register_dataclass(Whereabouts)
+for _type in (Whereabouts, Followed, Landmarks):
+    torch.export.register_dataclass(_type)
 
 
 class SectionMaker:
@@ -31,6 +33,7 @@ class SectionMaker:
         self.decode = Graphed(models.autoencoder.decode_frames)
         self.register = Graphed(models.odometer.registered)
         self.track = Graphed(models.odometer.track)
+        self.recognised = Graphed(models.odometer.recognised)
         self.keys = Graphed(models.descriptor.keys)
 
     @classmethod

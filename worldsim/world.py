@@ -12,11 +12,12 @@ from torch import Tensor
 from models.flow import FlowSettings
 from models.history import History
 from models.packer import pad_actions
-from retrieval.odometer import ACTIONS, Whereabouts
+from retrieval.odometer import ACTIONS
+from retrieval.whereabouts import Followed, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.memory import Memory, Recalled
-from worldsim.past import history_of, recall_for, recent_of
+from worldsim.past import history_of, recall_for, recent_of, recognised
 from worldsim.recall import MemoryMode
 from worldsim.section_maker import SectionMaker
 
@@ -104,34 +105,43 @@ class World:
         self,
         latents: Float[Tensor, "n channel height width"],
         actions: Integer[Tensor, "n factor"],
-        poses: Float[Tensor, "n 3"] | None = None,
+        followed: Followed | None = None,
         true_poses: Float[Tensor, "n 3"] | None = None,
     ) -> None:
         """Append frames that the world did not make: an opening, or true history in evaluation.
 
-        `poses` are the odometer's, if they have been estimated before. The oracle needs the true ones (x, y, heading
-        in degrees); nothing else looks at them.
+        `followed` is the odometer's account of them as the world's first frames, if it has been made before. The
+        oracle needs the true poses (x, y, heading in degrees); nothing else looks at them.
         """
         latents, actions = latents.to(self.models.device), actions.to(self.models.device).long()
-        if poses is None:
-            poses = self._follow(latents, actions)
-        else:
-            self.where = Whereabouts.at_end(poses[None].to(self.models.device))
-        self.memory.append(latents, actions, poses, self._keys(latents), true_poses)
+        if len(self.memory):
+            for i in range(len(latents)):
+                one = slice(i, i + 1)
+                self._observe_next(
+                    latents[one], actions[one], None if true_poses is None else true_poses[one]
+                )
+            return
+        if followed is None:
+            followed = self.models.odometer.follow(latents[None], actions[None])
+        poses, moves = followed.poses.to(self.models.device), followed.moves.to(self.models.device)
+        self.where = Whereabouts(pose=poses[:, -1], move=moves[:, -1])
+        self.memory.append(latents, actions, poses[0], moves[0], self._keys(latents), true_poses)
 
-    def _follow(
-        self, latents: Float[Tensor, "n channel height width"], actions: Int64[Tensor, "n factor"]
-    ) -> Float[Tensor, "n 3"]:
-        """Where frames that come next were seen from; the world's first frame is where it begins."""
-        count = len(self.memory)
-        if count:
-            before, known, _, _ = self.memory.recent(min(count, ACTIONS))
-            latents = torch.cat((before[-1:].to(latents.dtype), latents))
-            actions = torch.cat((known, actions))
-        whole = pad_actions(actions[None], len(latents) - 1 + ACTIONS)
-        begun = self.where.pose
-        poses, _, self.where = self.models.odometer.track(self.where, latents[None], whole)
-        return poses[0] if count else torch.cat((begun, poses[0]))
+    def _observe_next(
+        self,
+        latents: Float[Tensor, "1 channel height width"],
+        actions: Int64[Tensor, "1 factor"],
+        true_poses: Float[Tensor, "1 3"] | None,
+    ) -> None:
+        """One frame more."""
+        before, known, _, _ = self.memory.recent(min(len(self.memory), ACTIONS))
+        whole = pad_actions(torch.cat((known, actions))[None], ACTIONS + 1)
+        seen = torch.cat((before[-1:].to(latents.dtype), latents))[None]
+        _, where = self.models.odometer.track(self.where, seen, whole)
+        self.where = recognised([self.memory], self.maker, latents, where, 1)
+        self.memory.append(
+            latents, actions, self.where.pose, self.where.move, self._keys(latents), true_poses
+        )
 
     @torch.no_grad()
     def _keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
@@ -228,15 +238,16 @@ def step_worlds(
     clock.lap("denoise")
     frames = maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
     clock.lap("decode")
-    poses, _, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
+    followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
+    where = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
+    poses = torch.cat((followed.poses[:, :-1], where.pose[:, None]), 1)
     keys = None
     if worlds[0].memory.needs_query:
         keys = maker.keys(latents.flatten(0, 1).to(models.dtype)).cpu().numpy()
     for i, world in enumerate(worlds):
         own = None if keys is None else keys[i * world.section_length : (i + 1) * world.section_length]
-        world.memory.append(
-            latents[i], actions[i], poses[i], own, None if true_poses is None else true_poses[i]
-        )
+        truth = None if true_poses is None else true_poses[i]
+        world.memory.append(latents[i], actions[i], poses[i], followed.moves[i], own, truth)
         world.where = Whereabouts(pose=where.pose[i : i + 1], move=where.move[i : i + 1])
         world.steps += 1
     clock.lap("append")

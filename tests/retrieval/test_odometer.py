@@ -41,8 +41,9 @@ def test_free_moves_are_exact() -> None:
     side = [[1, 0]] * 5 + [[0, 1]] * 9
     actions = torch.tensor([[[0, 0]] * (ACTIONS - 1) + [[0, 0]] + side * 40])
     latents = torch.zeros(1, 1 + len(side) * 40, 2, 4, 8)
-    poses, expected, where = model.track(Whereabouts.origin(1), latents, actions)
-    assert torch.equal(poses, expected)
+    followed, where = model.track(Whereabouts.origin(1), latents, actions)
+    poses = followed.poses
+    assert torch.equal(poses, followed.expected)
     torch.testing.assert_close(where.pose, torch.tensor([[0.0, 0.0, 3600.0]]), atol=0.05, rtol=0)
     torch.testing.assert_close(poses[0, 4], torch.tensor([40.0, 0.0, 0.0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(poses[0, 18], torch.tensor([40.0, 40.0, 90.0]), atol=1e-3, rtol=0)
@@ -53,17 +54,17 @@ def test_pieces_make_the_whole(gate: float) -> None:
     """Play follows frame by frame, training whole episodes: one place, or the model trains on another world's map."""
     model = an_odometer(gate)
     latents, actions = inputs(2, 140)
-    whole, _, end = model.track(Whereabouts.origin(2), latents, actions)
+    whole, end = model.track(Whereabouts.origin(2), latents, actions)
     where, parts, first = Whereabouts.origin(2), [], 0
     for last in (1, 2, 70, 139):
         upto = actions[:, : ACTIONS - 1 + last + 1]
-        poses, _, where = model.track(where, latents[:, first : last + 1], upto)
-        parts.append(poses)
+        followed, where = model.track(where, latents[:, first : last + 1], upto)
+        parts.append(followed.poses)
         first = last
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.cat(parts, 1), whole.poses, atol=1e-3, rtol=0)
     torch.testing.assert_close(where.move, end.move, atol=1e-3, rtol=0)
-    nothing, _, same = model.track(where, latents[:, -1:], actions)
-    assert nothing.shape == (2, 0, 3)
+    nothing, same = model.track(where, latents[:, -1:], actions)
+    assert nothing.poses.shape == (2, 0, 3)
     assert same is where
 
 
@@ -71,16 +72,16 @@ def test_what_is_expected_is_what_tracking_expected() -> None:
     """The pose told to the model at play is the one it was trained with; later frames of a section go as told."""
     model = an_odometer(1e9)
     latents, actions = inputs(2, 30)
-    poses, expected, where = model.track(Whereabouts.origin(2), latents[:, :29], actions[:, :-1])
-    _, all_expected, _ = model.track(Whereabouts.origin(2), latents, actions)
+    followed, where = model.track(Whereabouts.origin(2), latents[:, :29], actions[:, :-1])
+    everything, _ = model.track(Whereabouts.origin(2), latents, actions)
     coming = model.expect(where, latents[:, 28], actions, 1)
-    torch.testing.assert_close(coming[:, 0], all_expected[:, -1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(coming[:, 0], everything.expected[:, -1], atol=1e-4, rtol=0)
     told = an_odometer(-1e9)
     several = told.expect(where, latents[:, 28], torch.cat((actions, actions[:, :2]), 1), 3)
     longer = torch.cat((latents[:, 28:29],) * 4, 1)
-    followed, _, _ = told.track(where, longer, torch.cat((actions, actions[:, :2]), 1))
-    torch.testing.assert_close(several, followed, atol=1e-4, rtol=0)
-    assert not torch.allclose(poses, expected, atol=0.1)
+    later, _ = told.track(where, longer, torch.cat((actions, actions[:, :2]), 1))
+    torch.testing.assert_close(several, later.poses, atol=1e-4, rtol=0)
+    assert not torch.allclose(followed.poses, followed.expected, atol=0.1)
 
 
 def test_a_frame_to_come_is_not_looked_at() -> None:
@@ -100,7 +101,7 @@ def test_saved_and_loaded_it_leads_to_the_same_place(tmp_path) -> None:
     loaded = Odometer.from_pretrained(tmp_path, low_cpu_mem_usage=False).eval()
     assert loaded.motion == model.motion
     latents, actions = inputs(1, 20)
-    ends = [each.track(Whereabouts.origin(1), latents, actions)[2].pose for each in (model, loaded)]
+    ends = [each.track(Whereabouts.origin(1), latents, actions)[1].pose for each in (model, loaded)]
     assert torch.equal(*ends)
 
 

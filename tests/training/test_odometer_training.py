@@ -88,11 +88,11 @@ def test_it_learns_to_see_walls(episodes_of) -> None:
     assert float(found["error_seen"]) < 1.5
     actions = torch.nn.functional.pad(episodes.actions.long(), (0, 0, ACTIONS - 1, 0))
     model.eval()
-    poses, expected, _ = model.track(Whereabouts.origin(4), episodes.latents.float(), actions)
+    followed, _ = model.track(Whereabouts.origin(4), episodes.latents.float(), actions)
     true = episodes.poses[:, 1:, :2] - episodes.poses[:, :1, :2]  # every walk begins with heading 0
-    apart = (poses[..., :2] - true).norm(dim=-1)
+    apart = (followed.poses[..., :2] - true).norm(dim=-1)
     assert float(apart[:, -1].mean()) < 15
-    assert float((expected[..., :2] - true).norm(dim=-1).mean()) < 15
+    assert float((followed.expected[..., :2] - true).norm(dim=-1).mean()) < 15
     blind = walking().free_moves(episodes.actions.long(), walking().turns(episodes.actions.long()).cumsum(1))
     assert float((blind[:, 1:].cumsum(1)[:, -1] - true[:, -1]).norm(dim=-1).mean()) > 40
 

@@ -19,6 +19,11 @@ def places(frames: int) -> torch.Tensor:
     return torch.rand(frames, 3, generator=generator) * torch.tensor([600.0, 600.0, 720.0])
 
 
+def steps_of(poses: torch.Tensor) -> torch.Tensor:
+    """The move that led to each pose; none led to the first."""
+    return torch.cat((torch.zeros(1, 2), poses[1:, :2] - poses[:-1, :2]))
+
+
 def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> tuple[Memory, np.ndarray]:
     """A memory of random latents, poses and unit keys, appended in uneven portions; and the keys.
 
@@ -35,7 +40,8 @@ def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> t
         actions = torch.arange(start, end)[:, None].expand(-1, 3).contiguous()
         poses = places(frames)[start:end]
         true = poses.flip(1) if mode == "oracle" else None
-        memory.append(latents, actions, poses, keys[start:end], true)
+        moves = steps_of(places(frames))[start:end]
+        memory.append(latents, actions, poses, moves, keys[start:end], true)
         start = end
     return memory, keys
 
@@ -145,7 +151,7 @@ def test_growing_changes_nothing_that_is_kept() -> None:
     before = memory.latents(list(range(256))).clone()
     for _ in range(3):
         memory.append(torch.full((300, *SHAPE), -1.0), torch.zeros(300, 3, dtype=torch.int64),
-            torch.full((300, 3), -2.0), np.zeros((300, DIM), np.float32))  # fmt: skip
+            torch.full((300, 3), -2.0), torch.zeros(300, 2), np.zeros((300, DIM), np.float32))  # fmt: skip
     assert len(memory) == 1156
     assert torch.equal(memory.latents(list(range(256))), before)
     assert before[:, 0, 0, 0].tolist() == list(range(256))
@@ -161,13 +167,13 @@ def test_recent_frames_are_the_newest_oldest_first() -> None:
     assert latents[:, 0, 0, 0].tolist() == [295, 296, 297, 298, 299]
     assert actions[:, 0].tolist() == [295, 296, 297, 298, 299]
     assert bool(present.all())
-    assert torch.equal(poses, places(300)[-5:])
+    torch.testing.assert_close(poses, places(300)[-5:], rtol=1e-4, atol=1e-3)
     young, _ = filled("off", 3)
     latents, actions, poses, present = young.recent(5)
     assert present.tolist() == [False, False, True, True, True]
     assert latents[:, 0, 0, 0].tolist() == [0, 0, 0, 1, 2]
     assert actions[:, 2].tolist() == [0, 0, 0, 1, 2]
-    assert torch.equal(poses[2:], places(3))
+    torch.testing.assert_close(poses[2:], places(3), rtol=1e-4, atol=1e-3)
     assert not poses[:2].any()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval.landmarks import YOUNGEST
 from retrieval.place import PlaceSettings
 from worldsim.checkpoint import WorldModels
 from worldsim.presets import tiny
@@ -85,16 +86,27 @@ def test_training_recalls_what_play_recalls(tiny_models: WorldModels, episodes: 
     assert seen >= 14
 
 
+@pytest.mark.parametrize("recognises", [False, True])
 def test_training_knows_the_places_that_play_knows(
-    tiny_models: WorldModels, episodes: LatentEpisodes
+    tiny_models: WorldModels, episodes: LatentEpisodes, recognises: bool
 ) -> None:
     """The odometer follows whole episodes in training and frame by frame at play: one estimate, before and after."""
-    marks = mark_episodes(episodes, tiny_models.descriptor, tiny_models.odometer)
-    world = world_at(tiny_models, episodes, 0, 40, "off")
+    odometer = deepcopy(tiny_models.odometer)
+    models = replace(tiny_models, odometer=odometer, makers={})
+    if recognises:
+        odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.3, -0.2]))
+    marks = mark_episodes(episodes, models.descriptor, odometer)
+    world = world_at(models, episodes, 0, 40, "off")
     for time in range(40, 90):  # an action's window reaches across what has been observed before
         world.observe(episodes.latents[0, time : time + 1].float(), episodes.actions[0, time : time + 1])
     torch.testing.assert_close(world.memory.poses(list(range(90))), marks.poses[0, :90], atol=2e-2, rtol=0)
     torch.testing.assert_close(world.where.pose[0], marks.poses[0, 89], atol=2e-2, rtol=0)
+    moments = Moments(episode=torch.tensor([0]), time=torch.tensor([90]))
+    recent = marks.recent_poses(moments, 22)[0]
+    torch.testing.assert_close(world.memory.recent(22)[2], recent, atol=2e-2, rtol=0)
+    steps = (marks.poses[0, 1:90] - marks.poses[0, :89])[:, :2]
+    jumps = (steps - marks.moves[0, 1:90]).norm(dim=1)
+    assert bool((jumps[YOUNGEST:] > 5).all()) if recognises else float(jumps.max()) < 1e-2
     assert float(marks.poses[0, :90, :2].abs().max()) > 20
     assert float((marks.expected - marks.poses)[0, 1:, :2].abs().mean()) > 0.1
 

@@ -12,7 +12,7 @@ from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.held_out import HeldOut, decode
 from worldsim.evaluation.reports import settings_text, write_json, write_text
-from worldsim.evaluation.rollouts import Beginning, RolloutSettings, check_horizon, describe, roll_out
+from worldsim.evaluation.rollouts import Beginning, RolloutSettings, check_horizon, describe, roll_out, told
 from worldsim.recall import MemoryMode
 
 METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
@@ -64,7 +64,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = settings.told(models)
+    settings = told(settings, models)
     check_horizon(settings.frames, models.schedule.section)
     starts = choose_starts(held_out, settings)
     stops: dict[int, int] = {}

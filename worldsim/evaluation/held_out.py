@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from models.autoencoder import FrameAutoencoder
+from retrieval.whereabouts import Followed
 from worldsim.checkpoint import WorldModels, load_checkpoint
 from worldsim.device import choose_device
 from worldsim.episode import Episode, list_episodes
@@ -26,10 +27,18 @@ class EncodedEpisode:
 
     frames_u8: UInt8[Tensor, "time height width 3"]
     latents: Float[Tensor, "time channel h w"]
-    poses: Float[Tensor, "time 3"]
-    """x, y and heading in degrees as the model's odometer estimates them, from the first frame's"""
-    expected: Float[Tensor, "time 3"]
-    """the same before each frame was seen"""
+    followed: Followed
+    """the odometer's account of them, a batch of one, from the first frame's place"""
+
+    @property
+    def poses(self) -> Float[Tensor, "time 3"]:
+        """x, y and heading in degrees as estimated."""
+        return self.followed.poses[0]
+
+    @property
+    def expected(self) -> Float[Tensor, "time 3"]:
+        """The same before each frame was seen."""
+        return self.followed.expected[0]
 
 
 class HeldOut:
@@ -97,7 +106,7 @@ class HeldOut:
         latents = {index: encode(models.autoencoder, frames) for index, frames in frames_u8.items()}
         actions = [torch.from_numpy(self.actions[index][:stop]) for index, stop in stops.items()]
         # All at once: following is step by step, and a GPU would wait for every step of every episode.
-        poses, expected = models.odometer.follow(
+        followed = models.odometer.follow(
             pad_sequence(list(latents.values()), batch_first=True),
             pad_sequence(actions, batch_first=True).to(models.device),
         )
@@ -105,8 +114,7 @@ class HeldOut:
             index: EncodedEpisode(
                 frames_u8=frames_u8[index],
                 latents=latents[index],
-                poses=poses[i, :stop],
-                expected=expected[i, :stop],
+                followed=followed.part(i, stop),
             )
             for i, (index, stop) in enumerate(stops.items())
         }

@@ -15,7 +15,15 @@ from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
-from worldsim.evaluation.rollouts import Beginning, Rollout, RolloutSettings, check_horizon, compare, roll_out
+from worldsim.evaluation.rollouts import (
+    Beginning,
+    Rollout,
+    RolloutSettings,
+    check_horizon,
+    compare,
+    roll_out,
+    told,
+)
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
 
@@ -82,7 +90,7 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = settings.told(models)
+    settings = told(settings, models)
     check_horizon(settings.horizon, models.schedule.section)
     starts = choose_starts(settings, held_out, models.schedule.recent_frames)
     run = fingerprint(settings.checkpoint, settings.data, settings.identity)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from retrieval.whereabouts import Followed
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.evaluation import metrics
@@ -44,17 +45,21 @@ class RolloutSettings:
             history_noise=self.history_noise,
         )
 
-    def told(self, models: WorldModels) -> Self:
-        """The same with what the checkpoint says where nothing was asked for. ValueError if a value is out of range."""
-        flow = self.world("off").flow(models.flow)
-        return replace(self, denoising_steps=flow.denoising_steps, guidance=flow.guidance)
-
     @property
     def sampler(self) -> str:
         """For a page: how frames are drawn."""
         guided = f", history guidance {self.guidance:g}" if self.guidance else ""
         noise = f", history noise {self.history_noise:g}" if self.history_noise else ""
         return f"{self.denoising_steps} denoising steps{guided}{noise}"
+
+
+R = TypeVar("R", bound=RolloutSettings)
+
+
+def told(settings: R, models: WorldModels) -> R:
+    """The same with what the checkpoint says where nothing was asked for. ValueError if a value is out of range."""
+    flow = settings.world("off").flow(models.flow)
+    return replace(settings, denoising_steps=flow.denoising_steps, guidance=flow.guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +72,8 @@ class Beginning:
     """actions[t] led to frame t."""
     actions: Int64[np.ndarray, "time factors"]
     """The actions to roll out."""
-    history_poses: Float[Tensor, "past 3"]
-    """x, y and heading in degrees as the odometer estimates them."""
+    history_followed: Followed
+    """The odometer's account of the history, a batch of one."""
     true_history_poses: Float[Tensor, "past 3"]
     """By the engine: only the oracle's recall goes by them."""
     true_coming_poses: Float[Tensor, "time 3"]
@@ -88,7 +93,7 @@ class Beginning:
             history=encoded.latents[:step],
             history_actions=actions[:step],
             actions=actions[coming],
-            history_poses=encoded.poses[:step],
+            history_followed=encoded.followed.part(0, step),
             true_history_poses=poses[:step],
             true_coming_poses=poses[coming],
             seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
@@ -133,7 +138,7 @@ def roll_out(
         world = World(models, settings, seed=beginning.seed)
         true_poses = beginning.true_history_poses if mode == "oracle" else None
         actions = torch.from_numpy(beginning.history_actions)
-        world.observe(beginning.history, actions, beginning.history_poses, true_poses)
+        world.observe(beginning.history, actions, beginning.history_followed, true_poses)
         worlds.append(world)
     actions = torch.from_numpy(np.stack([each.actions for each in beginnings]))
     coming = torch.stack([each.true_coming_poses for each in beginnings]) if mode == "oracle" else None

@@ -7,12 +7,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from retrieval.descriptor import LearnedDescriptor
+from retrieval.motion import traced_back
 from retrieval.odometer import Odometer
+from retrieval.place import place_keys
 from retrieval.spread import spread
 from worldsim.presets import Preset
 from worldsim.recall import PLACE, make_queries, score_all, score_places
 from worldsim.training.data import LatentEpisodes
-from worldsim.training.moments import Pasts
+from worldsim.training.moments import Moments, Pasts
 
 MARKED_AT_ONCE = 128
 """episodes that the odometer follows at once"""
@@ -51,6 +53,16 @@ class EpisodeMarks:
     """estimated by the odometer, from each episode's first frame"""
     expected: Float[Tensor, "episode time 3"]
     """estimated before the frame was seen"""
+    moves: Float[Tensor, "episode time 2"]
+    """along x and y, that led to each frame, as estimated"""
+    places: Float[Tensor, "episode time columns"]
+    """`place_keys` of the poses"""
+
+    def recent_poses(self, moments: Moments, reach: int) -> Float[Tensor, "batch {reach} 3"]:
+        """Of the frames before each moment, told back from the newest one's, as at play."""
+        rows, numbers = moments.episode[:, None], moments.frames(-reach, -1).clamp(min=0)
+        poses = self.poses[rows, numbers]
+        return traced_back(poses[:, -1], self.moves[rows, numbers], poses[..., 2])
 
 
 @dataclass(frozen=True)
@@ -66,14 +78,19 @@ def mark_episodes(
     episodes: LatentEpisodes, descriptor: LearnedDescriptor, odometer: Odometer
 ) -> EpisodeMarks:
     """Keys of all frames, in float16, and where they were seen from."""
-    keys, poses, expected = [], [], []
+    keys, poses, expected, moves = [], [], [], []
     for part in torch.arange(len(episodes)).split(MARKED_AT_ONCE):
         latents, actions = episodes.latents[part].float(), episodes.actions[part]
         keys += [descriptor.keys(each).half() for each in latents]
-        followed, guessed = odometer.follow(latents, actions)
-        poses.append(followed)
-        expected.append(guessed)
-    return EpisodeMarks(keys=torch.stack(keys), poses=torch.cat(poses), expected=torch.cat(expected))
+        followed = odometer.follow(latents, actions)
+        poses.append(followed.poses)
+        expected.append(followed.expected)
+        moves.append(followed.moves)
+    where = torch.cat(poses)
+    return EpisodeMarks(
+        keys=torch.stack(keys), poses=where, expected=torch.cat(expected), moves=torch.cat(moves),
+        places=place_keys(where.flatten(0, 1), PLACE).unflatten(0, where.shape[:2]),
+    )  # fmt: skip
 
 
 class BatchRecall:

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from models.flow import FlowSettings
 from models.packer import pad_actions
-from retrieval.odometer import ACTIONS, Odometer, Whereabouts
+from retrieval.landmarks import YOUNGEST, Landmarks, nearest
+from retrieval.motion import traced_back
+from retrieval.odometer import ACTIONS, Odometer
+from retrieval.whereabouts import Whereabouts
 from worldsim.errors import check_at_least
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
@@ -67,17 +70,18 @@ class SelfRollout:
         length: int,
         generator: torch.Generator,
     ) -> None:
-        self.episodes, self.odometer, self.section = episodes, odometer, section
+        self.episodes, self.marks, self.odometer, self.section = episodes, marks, odometer, section
         self.moments = random_moments(episodes, batch, section * length, generator)
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
-        rows = self.moments.episode[:, None]
-        self.poses = marks.poses[rows, self.moments.frames(-reach, -1).clamp(min=0)]
-        self.where = Whereabouts.at_end(marks.poses[rows, self.moments.frames(-2, -1).clamp(min=0)])
+        rows, numbers = self.moments.episode[:, None], self.moments.frames(-reach, -1).clamp(min=0)
+        self.headings, self.moves = marks.poses[rows, numbers, 2], marks.moves[rows, numbers]
+        self.where = Whereabouts(pose=marks.poses[rows, numbers][:, -1], move=self.moves[:, -1])
 
     def pasts(self) -> Pasts:
         """As the next step of training finds them."""
         expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
-        return Pasts(self.moments, self.recent, self.present, self.poses, expected)
+        poses = traced_back(self.where.pose, self.moves, self.headings)
+        return Pasts(self.moments, self.recent, self.present, poses, expected)
 
     def _actions(self) -> Int[Tensor, "batch step factor"]:
         """The newest actions, the coming section's last, as many as the odometer looks at."""
@@ -88,12 +92,22 @@ class SelfRollout:
         """Append a section that the model made, as at play."""
         made = made.float()
         seen = torch.cat((self.recent[:, -1:], made), 1)
-        poses, _, self.where = self.odometer.track(self.where, seen, self._actions())
-        self.poses = torch.cat((self.poses, poses), 1)[:, self.section :]
+        followed, where = self.odometer.track(self.where, seen, self._actions())
+        self.where = self.odometer.recognised(where, made[:, -1], self._landmarks(where.pose))
+        self.headings = torch.cat((self.headings, followed.poses[..., 2]), 1)[:, self.section :]
+        self.moves = torch.cat((self.moves, followed.moves), 1)[:, self.section :]
         self.recent = torch.cat((self.recent, made), 1)[:, self.section :]
         exists = torch.ones(made.shape[:2], dtype=torch.bool, device=made.device)
         self.present = torch.cat((self.present, exists), 1)[:, self.section :]
         self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
+
+    def _landmarks(self, pose: Float[Tensor, "batch 3"]) -> Landmarks:
+        """True frames that the player may recognise in the section just made; memory has no others here."""
+        rows, newest = self.moments.episode, self.moments.time + self.section - 1
+        ages = newest[:, None] - torch.arange(self.marks.places.shape[1], device=newest.device)
+        frames, found = nearest(self.marks.places[rows], pose, ages >= YOUNGEST)
+        latents = self.episodes.latents[rows[:, None], frames].float()
+        return Landmarks(latents=latents, poses=self.marks.poses[rows[:, None], frames], present=found)
 
 
 def random_moments(episodes: LatentEpisodes, batch: int, section: int, generator: torch.Generator) -> Moments:

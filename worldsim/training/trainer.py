@@ -204,7 +204,7 @@ class ModelTrainer:
     def _true_pasts(self, moments: Moments) -> Pasts:
         marks, rows = self.recall.marks, moments.episode[:, None]
         recent, present = recent_latents(self.episodes.latents, moments, self.reach)
-        poses = marks.poses[rows, moments.frames(-self.reach, -1).clamp(min=0)]
+        poses = marks.recent_poses(moments, self.reach)
         return Pasts(
             moments, recent, present, poses, marks.expected[rows, moments.frames(0, self.section - 1)]
         )
