@@ -30,9 +30,9 @@ class RecallSettings:
     """λ_time: weight of the time term against a cosine of at most 1"""
     time_constant: float = 100.0
     """age in frames at which the time term has fallen to 1/e"""
-    heading_weight: float = 0.2
+    heading_weight: float = 0.4
     """cost of looking the other way, against a cosine of at most 1; see `PlaceSettings`"""
-    position_weight: float = 0.0
+    position_weight: float = 0.4
     """cost of being elsewhere; worth as much as the odometer's positions are"""
     gap_frames: int = 6
     """recalled frames lie more than this many frames apart, so that they show several places"""
