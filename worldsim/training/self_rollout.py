@@ -36,8 +36,8 @@ class SelfRolloutSettings:
     length: int = 24
     """own steps after which all histories start anew from the truth; states are saved at multiples of it,
     except at Ctrl-C"""
-    shift: float | None = None
-    """of the noise levels that own frames are drawn with; None draws them as at play"""
+    shift: float | None = 1.0
+    """of the noise levels that own frames are drawn with; None takes play's"""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "length")
@@ -45,12 +45,12 @@ class SelfRolloutSettings:
             raise ValueError(f"share {self.share} of the batch on own frames is not within 0..1")
         if self.shift is not None and self.shift <= 0:
             raise ValueError(
-                f"shift {self.shift} of own frames is not above 0; leave it out to draw as at play"
+                f"shift {self.shift} of own frames is not above 0; give one above it, or None for play's"
             )
 
     def flow(self, play: FlowSettings) -> FlowSettings:
-        """How own frames are drawn where the world is played so."""
-        return play if self.shift is None else replace(play, shift=self.shift)
+        """How own frames are drawn where the world is played so: without guidance, which would double the work."""
+        return replace(play, guidance=0.0, shift=play.shift if self.shift is None else self.shift)
 
 
 class SelfRollout:
