@@ -27,6 +27,9 @@ class FlowSettings:
     0 leaves it out, and with it half of the work"""
     veil: float = 0.5
     """level of the noise that veils that history, told to the model"""
+    guided_above: float = 0.4
+    """noise level down to which guidance works (Kynkäänniemi et al. 2024): layout is decided above; below, what guidance
+    adds to texture would be taken for history by the next step, and grow without bound where a player stands still"""
 
     def __post_init__(self) -> None:
         if self.shift <= 0:
@@ -37,6 +40,8 @@ class FlowSettings:
             raise ValueError(f"guidance {self.guidance} is below 0, which leaves it out; use that or more")
         if not 0 < self.veil <= 1:
             raise ValueError(f"veil {self.veil} of guidance is not above 0 and up to 1")
+        if not 0 <= self.guided_above < 1:
+            raise ValueError(f"guided_above {self.guided_above} is no noise level from 0 to below 1")
 
 
 def draw_sigmas(
@@ -75,11 +80,9 @@ def sample(
 ) -> Float[Tensor, "batch section channel height width"]:
     """Clean latents from noise by Euler steps on diffusers' scheduler; the history cache serves every step.
 
-    With guidance the cache has the batch's histories twice: as they are, then veiled.
+    With guidance the cache has the batch's histories twice: veiled, then as they are.
     """
-    guided = settings.guidance > 0
-    if guided:
-        actions = torch.cat((actions, actions))
+    clear = cache.newest_rows(len(noise)) if settings.guidance else cache
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
     # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
     even = torch.linspace(1, 1 / settings.denoising_steps, settings.denoising_steps)
@@ -88,11 +91,14 @@ def sample(
     scheduler.set_begin_index(0)
     latents = noise.float()
     for i, timestep in enumerate(scheduler.timesteps):
-        seen = torch.cat((latents, latents)) if guided else latents
-        sigma = torch.full((len(seen),), float(scheduler.sigmas[i]), device=noise.device)
-        velocity = transformer.denoise(seen.to(transformer.dtype), sigma, actions, cache).float()
-        if guided:
-            clear, veiled = velocity.chunk(2)
-            velocity = clear + settings.guidance * (clear - veiled)
+        level = float(scheduler.sigmas[i])
+        if settings.guidance and level > settings.guided_above:
+            twice = [torch.cat((each, each)) for each in (latents.to(transformer.dtype), actions)]
+            sigma = torch.full((2 * len(noise),), level, device=noise.device)
+            veiled, velocity = transformer.denoise(twice[0], sigma, twice[1], cache).float().chunk(2)
+            velocity = velocity + settings.guidance * (velocity - veiled)
+        else:
+            sigma = torch.full((len(noise),), level, device=noise.device)
+            velocity = transformer.denoise(latents.to(transformer.dtype), sigma, actions, clear).float()
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents

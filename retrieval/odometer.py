@@ -1,6 +1,6 @@
 """Path integration: where every frame was seen from, told by actions and by the frames themselves; no true poses."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.descriptor import ResidualBlock
-from retrieval.landmarks import SURE, Landmarks, Trail, correction
+from retrieval.landmarks import CHANGED_DOUBT, STEP_DOUBT, SURE, Landmarks, Trail, recognition
 from retrieval.motion import TURN_STEPS, Motion, joint_rows, offset_from, turned
 from retrieval.registration import Registration
 from retrieval.whereabouts import Followed, Whereabouts
@@ -20,6 +20,8 @@ ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
 MOVE_SCALE = 32.0
 """map units: moves are of this size, and networks like numbers of size one"""
+STILL = 0.5
+"""map units: a move shorter than that leaves no doubt"""
 
 CHUNK = 64
 """frames whose features are made at once"""
@@ -114,16 +116,6 @@ class Odometer(ModelMixin, ConfigMixin):
         x = self.mlp(features + told + self.pressed(joint_rows(action, self.motion.sizes))).float()
         return x[:, 0], free + x[:, 1:] * MOVE_SCALE
 
-    def corrected(
-        self,
-        features: Float[Tensor, "batch head_width"],
-        free: Float[Tensor, "batch 2"],
-        action: Integer[Tensor, "batch factor"],
-    ) -> Float[Tensor, "batch 2"]:
-        """The move: exactly as told unless something is more likely than not to have changed it."""
-        changed, move = self.judge(features, free, action)
-        return torch.where(changed[:, None] > 0, move, free)
-
     def advance(
         self,
         where: Whereabouts,
@@ -133,9 +125,14 @@ class Odometer(ModelMixin, ConfigMixin):
         """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last."""
         free, heading = self.told_move(where, actions)
         view = where.pose[:, 2]
-        move = turned(self.corrected(features, turned(free, -view), actions[:, -1]), view)
+        ahead = turned(free, -view)
+        logit, made = self.judge(features, ahead, actions[:, -1])
+        # Exactly as told unless something is more likely than not to have changed it.
+        changed = logit > 0
+        move = turned(torch.where(changed[:, None], made, ahead), view)
+        fresh = torch.where(changed, CHANGED_DOUBT, STEP_DOUBT) * (free.norm(dim=1) > STILL)
         pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
-        return Whereabouts(pose=pose, move=move)
+        return Whereabouts(pose=pose, move=move, doubt=where.doubt + fresh[:, None])
 
     @torch.no_grad()
     def expect(
@@ -155,7 +152,8 @@ class Odometer(ModelMixin, ConfigMixin):
         poses = [where.pose]
         for i in range(1, section):
             move, heading = self.told_move(where, actions[:, : window.shape[1] + i])
-            where = Whereabouts(pose=torch.cat((where.pose[:, :2] + move, heading[:, None]), 1), move=move)
+            pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
+            where = Whereabouts(pose=pose, move=move, doubt=where.doubt)
             poses.append(where.pose)
         return torch.stack(poses, 1)
 
@@ -183,7 +181,7 @@ class Odometer(ModelMixin, ConfigMixin):
         """
         batch, time = latents.shape[:2]
         known = actions[:, actions.shape[1] - (time - 1) - (ACTIONS - 1) :]
-        steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        steps = [Followed.none(where)]
         for first in range(1, time, CHUNK):
             part = slice(first, min(first + CHUNK, time))
             before = latents[:, first - 1 : part.stop - 1].flatten(0, 1)
@@ -197,13 +195,9 @@ class Odometer(ModelMixin, ConfigMixin):
                 where = self.advance(where, seen[:, i], window)
                 if trail is not None:
                     where = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
-                    trail.add(where.pose)
-                steps.append((where.pose, expected, where.move))
-        if not steps:
-            empty = where.pose.new_zeros(batch, 0, 3)
-            return Followed(poses=empty, expected=empty, moves=empty[..., :2]), where
-        poses, expected, moves = (torch.stack(each, 1) for each in zip(*steps, strict=True))
-        return Followed(poses=poses, expected=expected, moves=moves), where
+                    trail.add(where)
+                steps.append(Followed.one(where, expected))
+        return Followed.joined(steps), where
 
     def follow(
         self,
@@ -215,18 +209,10 @@ class Odometer(ModelMixin, ConfigMixin):
         The first frame is where a world begins, and is expected there.
         """
         origin, trail = Whereabouts.origin(len(latents), latents.device), Trail(latents)
-        trail.add(origin.pose)
+        trail.add(origin)
         whole = functional.pad(actions.long(), (0, 0, ACTIONS - 1, 0))
         later, _ = self.track(origin, latents, whole, trail)
-        first = Followed(
-            poses=origin.pose[:, None], expected=origin.pose[:, None], moves=origin.move[:, None]
-        )
-        return Followed(
-            **{
-                each.name: torch.cat((getattr(first, each.name), getattr(later, each.name)), 1)
-                for each in fields(first)
-            }
-        )
+        return Followed.joined((Followed.one(origin, origin.pose), later))
 
     @torch.no_grad()
     def recognised(
@@ -239,8 +225,10 @@ class Odometer(ModelMixin, ConfigMixin):
         if self.registration is None or landmarks is None:
             return where
         same, seen = self._compared(newest, where.pose, landmarks.latents, landmarks.poses)
-        off = correction(landmarks.poses[..., :2], seen, (same > SURE) & landmarks.present)
-        return Whereabouts(pose=torch.cat((where.pose[:, :2] + off, where.pose[:, 2:]), 1), move=where.move)
+        distance = (seen - where.pose[:, None, :2]).norm(dim=-1)
+        off = landmarks.poses[..., :2] - seen
+        sure = (same > SURE) & landmarks.present
+        return where.moved(*recognition(off, distance, landmarks.doubts, where.doubt, sure))
 
     @torch.no_grad()
     def registered(

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import trange
 
 from retrieval.place import PLACE_COLUMNS
+from retrieval.whereabouts import Followed
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models
 from worldsim.checkpoint import COMPONENTS, WorldModels, default_checkpoint, load_checkpoint
@@ -193,9 +194,8 @@ def _any_actions(sizes: Preset) -> ActionSpace:
 def fill_memory(world: World, frames: int, seed: int = 0) -> None:
     """Append frames of noise with random unit keys: an index is as slow for them as for real ones."""
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    config = world.models.transformer.config
+    config, dim = world.models.transformer.config, world.models.descriptor.dim
     shape = (config.latent_channels, config.latent_height, config.latent_width)
-    dim = world.models.descriptor.dim
     for start in range(0, frames, _CHUNK):
         count = min(_CHUNK, frames - start)
         keys = random.standard_normal((count, dim), dtype=np.float32)
@@ -203,8 +203,9 @@ def fill_memory(world: World, frames: int, seed: int = 0) -> None:
         actions = torch.zeros(count, len(config.action_sizes), dtype=torch.int64)
         latents = torch.randn(count, *shape, generator=generator)
         poses = 1000 * torch.rand(count, 3, generator=generator)
-        moves = torch.zeros(count, 2)
-        world.memory.append(latents.to(world.models.device), actions, poses, moves, keys)
+        still = torch.zeros(1, count, 2)
+        path = Followed(poses=poses[None], expected=poses[None], moves=still, doubts=still)
+        world.memory.append(latents.to(world.models.device), actions, path, keys)
 
 
 def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepReport:

@@ -14,6 +14,7 @@ from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
 from retrieval.spread import candidates_needed, spread
+from retrieval.whereabouts import Followed
 from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place
 
 
@@ -62,6 +63,7 @@ class Memory:
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
         self._poses = torch.zeros(256, 3, device=device)
         self._moves = torch.zeros(256, 2, device=device)
+        self._doubts = torch.zeros(256, 2, device=device)
         self._places = torch.zeros(256, PLACE_COLUMNS, device=device)
         self._tail = tail
         self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
@@ -85,30 +87,28 @@ class Memory:
         self,
         latents: Float[Tensor, "n channel height width"],
         actions: Int64[Tensor, "n factor"],
-        poses: Float[Tensor, "n 3"],
-        moves: Float[Tensor, "n 2"],
+        path: Followed,
         keys: Float32[np.ndarray, "n dim"] | None,
         true_poses: Float[Tensor, "n 3"] | None = None,
     ) -> None:
-        """Add frames. `poses` are estimates (x, y, heading in degrees); the oracle's recall goes by the true ones.
+        """Add frames. `path`, a batch of one, is the odometer's account of them; the oracle's recall goes by true poses.
 
-        `moves` led to each, along x and y; a correction of the player's place is no part of them.
         `keys` are the frames' descriptors, None where the mode needs none (then zeros stand in the index).
         """
         end = self._length + len(latents)
         while end > len(self._latents):
-            for name in ("_latents", "_actions", "_poses", "_moves", "_places", "_cells"):
+            for name in ("_latents", "_actions", "_poses", "_moves", "_doubts", "_places", "_cells"):
                 kept = getattr(self, name)
                 setattr(self, name, torch.cat((kept, torch.zeros_like(kept))))
         part = slice(self._length, end)
         self._latents[part] = latents.to(self._latents.dtype)
         self._actions[part] = actions.to(self._actions.device)
-        self._poses[part] = poses.to(self._poses.device)
-        self._moves[part] = moves.to(self._moves.device)
+        self._poses[part], self._moves[part] = path.poses[0], path.moves[0]
+        self._doubts[part] = path.doubts[0]
         self._places[part] = place_keys(self._poses[part], PLACE)
         self._cells[part] = tail_cells(self._latents[part].float(), self._tail)
         if self.needs_keys:
-            places = place_keys(poses if true_poses is None else true_poses, PLACE).cpu().numpy()
+            places = place_keys(path.poses[0] if true_poses is None else true_poses, PLACE).cpu().numpy()
             described = np.zeros((len(places), self._key_dim), np.float32) if keys is None else keys
             self._index.add(
                 np.concatenate((described, places), 1), np.arange(self._length, end, dtype=np.int64)
@@ -151,7 +151,10 @@ class Memory:
             return None
         allowed = torch.ones(1, old, dtype=torch.bool, device=pose.device)
         frames, found = nearest(self._places[None, :old], pose[None], allowed)
-        return Landmarks(latents=self._latents[frames], poses=self._poses[frames], present=found)
+        return Landmarks(
+            latents=self._latents[frames], poses=self._poses[frames], present=found,
+            doubts=self._doubts[frames, 1],
+        )  # fmt: skip
 
     def tail(
         self, first: int, recent: int

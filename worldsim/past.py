@@ -100,10 +100,7 @@ def recognised(
     if some is None:
         return where
     none = replace(some, present=torch.zeros_like(some.present))
-    columns = zip(
-        *((each.latents, each.poses, each.present) for each in (one or none for one in found)), strict=True
-    )
-    return maker.recognised(where, newest, Landmarks(*(torch.cat(column) for column in columns)))
+    return maker.recognised(where, newest, Landmarks.stack([each or none for each in found]))
 
 
 def _aged(

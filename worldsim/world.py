@@ -123,9 +123,8 @@ class World:
             return
         if followed is None:
             followed = self.models.odometer.follow(latents[None], actions[None])
-        poses, moves = followed.poses.to(self.models.device), followed.moves.to(self.models.device)
-        self.where = Whereabouts(pose=poses[:, -1], move=moves[:, -1])
-        self.memory.append(latents, actions, poses[0], moves[0], self._keys(latents), true_poses)
+        self.where = followed.end()
+        self.memory.append(latents, actions, followed, self._keys(latents), true_poses)
 
     def _observe_next(
         self,
@@ -137,11 +136,9 @@ class World:
         before, known, _, _ = self.memory.recent(min(len(self.memory), ACTIONS))
         whole = pad_actions(torch.cat((known, actions))[None], ACTIONS + 1)
         seen = torch.cat((before[-1:].to(latents.dtype), latents))[None]
-        _, where = self.models.odometer.track(self.where, seen, whole)
+        followed, where = self.models.odometer.track(self.where, seen, whole)
         self.where = recognised([self.memory], self.maker, latents, where, 1)
-        self.memory.append(
-            latents, actions, self.where.pose, self.where.move, self._keys(latents), true_poses
-        )
+        self.memory.append(latents, actions, followed.ended(self.where), self._keys(latents), true_poses)
 
     @torch.no_grad()
     def _keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
@@ -240,15 +237,15 @@ def step_worlds(
     clock.lap("decode")
     followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
     where = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
-    poses = torch.cat((followed.poses[:, :-1], where.pose[:, None]), 1)
+    followed = followed.ended(where)
     keys = None
     if worlds[0].memory.needs_query:
         keys = maker.keys(latents.flatten(0, 1).to(models.dtype)).cpu().numpy()
     for i, world in enumerate(worlds):
         own = None if keys is None else keys[i * world.section_length : (i + 1) * world.section_length]
         truth = None if true_poses is None else true_poses[i]
-        world.memory.append(latents[i], actions[i], poses[i], followed.moves[i], own, truth)
-        world.where = Whereabouts(pose=where.pose[i : i + 1], move=where.move[i : i + 1])
+        world.memory.append(latents[i], actions[i], followed.part(i, world.section_length), own, truth)
+        world.where = where.of(i)
         world.steps += 1
     clock.lap("append")
     return [
@@ -262,7 +259,7 @@ def _seen(
 ) -> tuple[History, Float[Tensor, "batch frames channel height width"] | None]:
     """The history with the level of its noise, and the noise; None where it is seen clean.
 
-    With guidance all of it twice: as the model sees it, then veiled.
+    With guidance all of it twice: veiled, then as the model sees it.
     """
     level, flow = worlds[0].settings.history_noise, worlds[0].maker.flow
     if not (level or flow.guidance):
@@ -271,5 +268,5 @@ def _seen(
     sigma = torch.full_like(history.sigma, level)
     if not flow.guidance:
         return replace(history, sigma=sigma), noise
-    levels = torch.cat((sigma, sigma.clamp(min=flow.veil)))
+    levels = torch.cat((sigma.clamp(min=flow.veil), sigma))
     return replace(history.twice(), sigma=levels), torch.cat((noise, noise))

@@ -74,11 +74,12 @@ def test_sampler_is_euler_by_hand(filled_transformer: WorldTransformer, a_histor
 
 
 @pytest.mark.parametrize("present", [22, 5])
+@pytest.mark.parametrize("above", [0.2, 0.7])
 def test_guidance_leads_away_from_what_a_veiled_history_makes(
-    filled_transformer: WorldTransformer, a_history, present: int
+    filled_transformer: WorldTransformer, a_history, present: int, above: float
 ) -> None:
-    """v + w (v − v_veiled), each from a cache of its own; the two halves of a batch must not be mixed up."""
-    settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=0.7)
+    """v + w (v − v_veiled) above the noise level given, v below, each from a cache of its own: no half taken for the other."""
+    settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=0.7, guided_above=above)
     history = replace(a_history(batch=2, present=present), sigma=torch.zeros(2))
     noise = torch.randn(
         2, history.frames, *history.recent.shape[2:], generator=torch.Generator().manual_seed(3)
@@ -87,7 +88,7 @@ def test_guidance_leads_away_from_what_a_veiled_history_makes(
     caches = [
         filled_transformer.encode_history(filled_transformer.pack(h), h.sigma) for h in (history, veiled)
     ]
-    sigmas = torch.cat((history.sigma, veiled.sigma))
+    sigmas = torch.cat((veiled.sigma, history.sigma))
     both = replace(history.twice(), sigma=sigmas).noised(torch.cat((noise, noise)))
     pack = filled_transformer.pack(both).without_absent()
     assert pack.present is None
@@ -101,14 +102,15 @@ def test_guidance_leads_away_from_what_a_veiled_history_makes(
         for sigma, following in ((1.0, 0.5), (0.5, 0.0)):
             level = torch.full((2,), sigma)
             clear, weak = (filled_transformer.denoise(by_hand, level, actions, cache) for cache in caches)
-            by_hand = by_hand + (following - sigma) * (clear + 0.7 * (clear - weak))
+            weight = 0.7 if sigma > above else 0.0
+            by_hand = by_hand + (following - sigma) * (clear + weight * (clear - weak))
     torch.testing.assert_close(made, by_hand, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [({"shift": 0.0}, r"shift 0\.0"), ({"denoising_steps": 0}, "0 denoising"), ({"guidance": -1.0}, r"guidance -1\.0"),
-     ({"veil": 0.0}, r"veil 0\.0")],
+     ({"veil": 0.0}, r"veil 0\.0"), ({"guided_above": 1.0}, r"guided_above 1\.0")],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong: dict, named: str) -> None:
     """A checkpoint whose world.json says nonsense is refused by the value, not by a picture of noise."""

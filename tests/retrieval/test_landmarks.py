@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.landmarks import APART, GAIN, LANDMARKS, YOUNGEST, Landmarks, Trail, correction, nearest
+from retrieval.landmarks import (
+    APART,
+    FARFETCHED,
+    LANDMARKS,
+    SEEN_FAR,
+    SEEN_NEAR,
+    YOUNGEST,
+    Landmarks,
+    Trail,
+    nearest,
+    recognition,
+)
 from retrieval.motion import traced_back
 from retrieval.odometer import Odometer
 from retrieval.place import PlaceSettings, place_keys
@@ -16,23 +27,50 @@ from tests.retrieval.test_odometer import SETTINGS, inputs, walking
 
 
 class Surveyor(Registration):
-    """A registration that reads the truth out of the pictures: channel 0 and 1 hold where each was seen from."""
+    """A registration that reads the truth out of the pictures: channel 0 holds x, channel 1 whether one looks back."""
 
     def forward(self, newest, recalled, relative):
-        apart = recalled[:, :2, 0, 0] - newest[:, :2, 0, 0]
-        return torch.full((len(apart),), 9.0), apart
+        apart = (recalled - newest)[:, 0, 0, 0] * (1 - 2 * newest[:, 1, 0, 0])
+        return torch.full((len(apart),), 9.0), torch.stack((apart, torch.zeros_like(apart)), 1)
 
 
-def test_corrections_are_medians_of_the_sure() -> None:
-    """An unsure landmark, however far off, must not move the player; with an even number the lower middle counts."""
+def test_recognition_is_a_kalman_filter() -> None:
+    """Landmark after landmark against the textbook's update; what is not sure, or far-fetched, moves nobody."""
     rng = np.random.default_rng(0)
-    told, seen = (torch.from_numpy(100 * rng.standard_normal((50, 4, 2))).float() for _ in range(2))
-    sure = torch.from_numpy(rng.random((50, 4)) < 0.5)
-    found = correction(told, seen, sure)
-    for row in range(50):
-        off = np.sort((told - seen)[row][sure[row]].numpy(), axis=0)
-        expected = GAIN * off[(len(off) - 1) // 2] if len(off) else np.zeros(2)
-        np.testing.assert_allclose(found[row].numpy(), expected, rtol=1e-4, atol=1e-4)
+    off, distance = 20 * rng.standard_normal((80, 4, 2)), 100 * rng.random((80, 4))
+    off[:10, 2] += 3000
+    ever = 400 * rng.random(80)
+    left, doubts = ever * rng.random(80), ever[:, None] * rng.random((80, 4))
+    sure = rng.random((80, 4)) < 0.7
+    given = [torch.from_numpy(each).float() for each in (off, distance, doubts, np.stack((left, ever), 1))]
+    shift, doubt = recognition(*given, torch.from_numpy(sure))
+    for row in range(80):
+        place, variance = np.zeros(2), left[row]
+        for i in np.flatnonzero(sure[row]):
+            noise = (SEEN_NEAR + SEEN_FAR * distance[row, i]) ** 2 / 2
+            prior = min(variance, ever[row] - doubts[row, i])
+            surprise = off[row, i] - place
+            if surprise @ surprise > 2 * FARFETCHED * (prior + noise):
+                continue
+            place = place + prior / (prior + noise) * surprise
+            variance = variance - prior**2 / (prior + noise)
+        np.testing.assert_allclose(shift[row].numpy(), place, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(doubt[row].numpy(), [variance, ever[row]], rtol=1e-3, atol=1e-3)
+        assert 0 <= float(doubt[row, 0]) <= left[row] + 1e-3
+
+
+def test_who_has_not_moved_is_not_moved() -> None:
+    """Views drawn a little wrong must not push a player about who stands and looks around."""
+    nothing = torch.zeros(3, 2)
+    far = torch.full((3, 4, 2), 30.0)
+    sure = torch.ones(3, 4, dtype=torch.bool)
+    shift, doubt = recognition(far, far[..., 0], torch.zeros(3, 4), nothing, sure)
+    assert not shift.any()
+    assert not doubt.any()
+    # Nor is one who has not moved since the landmark was new, whatever lies before that.
+    walked = torch.full((3, 2), 500.0)
+    shift, _ = recognition(far, far[..., 0], torch.full((3, 4), 500.0), walked, sure)
+    assert not shift.any()
 
 
 def test_nearest_are_the_best_of_what_is_allowed() -> None:
@@ -58,24 +96,25 @@ def test_nearest_are_the_best_of_what_is_allowed() -> None:
         assert frames[row].tolist() == taken[:LANDMARKS]
 
 
-def test_a_player_who_is_carried_away_finds_out() -> None:
-    """Walks 320 units, is carried back unseen and stands: actions alone say 320, what was seen before says 0."""
+def test_a_player_who_is_held_back_finds_out() -> None:
+    """Walks away, turns, and comes back a little slower than they know: actions alone pass the start by 45 units."""
     model = Odometer.of(SETTINGS, walking()).eval().requires_grad_(False)
     model.mlp[-1].bias[0] = -1e9
-    actions = torch.tensor([[[0, 0]] + [[1, 0]] * 40 + [[0, 0]] * 60])
-    true = torch.cat((8.0 * torch.arange(41), torch.arange(304, -1, -16), torch.zeros(40)))
+    actions = torch.tensor([[[0, 0], *[[1, 0]] * 40, *[[0, 1]] * 18, *[[1, 0]] * 45]])
+    there = torch.cat((8.0 * torch.arange(41), torch.full((18,), 320.0)))
+    true = torch.cat((there, 320 - 7.0 * torch.arange(1, 46)))
     latents = torch.zeros(1, len(true), 2, 4, 8)
-    latents[0, :, 0] = true[:, None, None]
+    latents[0, :, 0], latents[0, 59:, 1] = true[:, None, None], 1.0
     blind = model.follow(latents, actions)
-    assert blind.poses[0, -1].tolist() == [320.0, 0.0, 0.0]
+    assert float(blind.poses[0, -1, 0]) == pytest.approx(-40, abs=0.1)
     model.registration = Surveyor(2, 4, 8, 8, 16, 90.0)
     found = model.follow(latents, actions)
-    assert float(found.poses[0, -1, :2].norm()) < 2
+    assert float(found.poses[0, -1, 0]) == pytest.approx(5, abs=15)
     assert torch.equal(found.moves, blind.moves)
     # Told back from where the player is now, the last steps are steps, not the jumps that found it out.
-    back = traced_back(found.poses[:, -1], found.moves[:, -50:], found.poses[:, -50:, 2])
-    torch.testing.assert_close(back[0, :, 0], found.poses[0, -1, 0].expand(50))
-    assert float((found.poses[0, 1:, 0] - found.poses[0, :-1, 0]).abs().max()) > 10
+    recent = traced_back(found.poses[:, -1], found.moves[:, -20:], found.poses[:, -20:, 2])
+    steps = recent[0, 1:, :2] - recent[0, :-1, :2]
+    torch.testing.assert_close(steps, found.moves[0, -19:], rtol=1e-4, atol=1e-3)
 
 
 def test_the_trail_leaves_out_what_is_young() -> None:
@@ -88,8 +127,9 @@ def test_the_trail_leaves_out_what_is_young() -> None:
         assert (found is None) == (time < YOUNGEST)
         if isinstance(found, Landmarks):
             assert float(found.poses[..., 0].max()) == 8.0 * (time - YOUNGEST)
+            assert torch.equal(found.doubts, found.poses[..., 0] / 8)
             assert bool(found.present.sum(1).eq(min(LANDMARKS, 1 + (time - YOUNGEST) // (APART + 1))).all())
-        trail.add(pose)
+        trail.add(Whereabouts(pose=pose, move=torch.zeros(2, 2), doubt=torch.full((2, 2), float(time))))
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -97,6 +137,9 @@ def test_without_landmarks_players_stay_where_they_believe_to_be(known: bool) ->
     """A model without registration, and a world too young."""
     model = Odometer.of(replace(SETTINGS, registration_hidden=0 if known else 8), walking()).eval()
     latents, _ = inputs(1, 2)
-    where = Whereabouts(pose=torch.tensor([[3.0, 4.0, 5.0]]), move=torch.zeros(1, 2))
-    some = Landmarks(latents=latents, poses=torch.zeros(1, 2, 3), present=torch.ones(1, 2, dtype=torch.bool))
+    where = Whereabouts(pose=torch.tensor([[3.0, 4.0, 5.0]]), move=torch.zeros(1, 2), doubt=torch.zeros(1, 2))
+    some = Landmarks(
+        latents=latents, poses=torch.zeros(1, 2, 3), present=torch.ones(1, 2, dtype=torch.bool),
+        doubts=torch.zeros(1, 2),
+    )  # fmt: skip
     assert model.recognised(where, latents[:, 0], some if known else None) is where

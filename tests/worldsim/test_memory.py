@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval.whereabouts import Followed
 from worldsim.memory import Memory
 from worldsim.recall import MemoryMode, RecallSettings
 
@@ -19,9 +20,13 @@ def places(frames: int) -> torch.Tensor:
     return torch.rand(frames, 3, generator=generator) * torch.tensor([600.0, 600.0, 720.0])
 
 
-def steps_of(poses: torch.Tensor) -> torch.Tensor:
-    """The move that led to each pose; none led to the first."""
-    return torch.cat((torch.zeros(1, 2), poses[1:, :2] - poses[:-1, :2]))
+def path_of(poses: torch.Tensor, start: int, end: int) -> Followed:
+    """The account of an odometer that has never erred; no move led to the first pose."""
+    moves = torch.cat((torch.zeros(1, 2), poses[1:, :2] - poses[:-1, :2]))
+    part = poses[None, start:end]
+    return Followed(
+        poses=part, expected=part, moves=moves[None, start:end], doubts=torch.zeros(1, end - start, 2)
+    )
 
 
 def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> tuple[Memory, np.ndarray]:
@@ -40,8 +45,7 @@ def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> t
         actions = torch.arange(start, end)[:, None].expand(-1, 3).contiguous()
         poses = places(frames)[start:end]
         true = poses.flip(1) if mode == "oracle" else None
-        moves = steps_of(places(frames))[start:end]
-        memory.append(latents, actions, poses, moves, keys[start:end], true)
+        memory.append(latents, actions, path_of(places(frames), start, end), keys[start:end], true)
         start = end
     return memory, keys
 
@@ -150,8 +154,9 @@ def test_growing_changes_nothing_that_is_kept() -> None:
     memory, _ = filled("hybrid", 256)
     before = memory.latents(list(range(256))).clone()
     for _ in range(3):
-        memory.append(torch.full((300, *SHAPE), -1.0), torch.zeros(300, 3, dtype=torch.int64),
-            torch.full((300, 3), -2.0), torch.zeros(300, 2), np.zeros((300, DIM), np.float32))  # fmt: skip
+        path = path_of(torch.full((300, 3), -2.0), 0, 300)
+        actions, keys = torch.zeros(300, 3, dtype=torch.int64), np.zeros((300, DIM), np.float32)
+        memory.append(torch.full((300, *SHAPE), -1.0), actions, path, keys)
     assert len(memory) == 1156
     assert torch.equal(memory.latents(list(range(256))), before)
     assert before[:, 0, 0, 0].tolist() == list(range(256))

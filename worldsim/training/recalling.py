@@ -55,6 +55,8 @@ class EpisodeMarks:
     """estimated before the frame was seen"""
     moves: Float[Tensor, "episode time 2"]
     """along x and y, that led to each frame, as estimated"""
+    doubts: Float[Tensor, "episode time 2"]
+    """as `Whereabouts.doubt`"""
     places: Float[Tensor, "episode time columns"]
     """`place_keys` of the poses"""
 
@@ -78,18 +80,18 @@ def mark_episodes(
     episodes: LatentEpisodes, descriptor: LearnedDescriptor, odometer: Odometer
 ) -> EpisodeMarks:
     """Keys of all frames, in float16, and where they were seen from."""
-    keys, poses, expected, moves = [], [], [], []
+    keys, parts = [], []
     for part in torch.arange(len(episodes)).split(MARKED_AT_ONCE):
         latents, actions = episodes.latents[part].float(), episodes.actions[part]
         keys += [descriptor.keys(each).half() for each in latents]
-        followed = odometer.follow(latents, actions)
-        poses.append(followed.poses)
-        expected.append(followed.expected)
-        moves.append(followed.moves)
-    where = torch.cat(poses)
+        parts.append(odometer.follow(latents, actions))
+    poses, expected, moves, doubts = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("poses", "expected", "moves", "doubts")
+    )
     return EpisodeMarks(
-        keys=torch.stack(keys), poses=where, expected=torch.cat(expected), moves=torch.cat(moves),
-        places=place_keys(where.flatten(0, 1), PLACE).unflatten(0, where.shape[:2]),
+        keys=torch.stack(keys), poses=poses, expected=expected, moves=moves, doubts=doubts,
+        places=place_keys(poses.flatten(0, 1), PLACE).unflatten(0, poses.shape[:2]),
     )  # fmt: skip
 
 

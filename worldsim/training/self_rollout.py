@@ -75,7 +75,10 @@ class SelfRollout:
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
         rows, numbers = self.moments.episode[:, None], self.moments.frames(-reach, -1).clamp(min=0)
         self.headings, self.moves = marks.poses[rows, numbers, 2], marks.moves[rows, numbers]
-        self.where = Whereabouts(pose=marks.poses[rows, numbers][:, -1], move=self.moves[:, -1])
+        self.where = Whereabouts(
+            pose=marks.poses[rows, numbers][:, -1], move=self.moves[:, -1],
+            doubt=marks.doubts[rows, numbers][:, -1],
+        )  # fmt: skip
 
     def pasts(self) -> Pasts:
         """As the next step of training finds them."""
@@ -106,8 +109,11 @@ class SelfRollout:
         rows, newest = self.moments.episode, self.moments.time + self.section - 1
         ages = newest[:, None] - torch.arange(self.marks.places.shape[1], device=newest.device)
         frames, found = nearest(self.marks.places[rows], pose, ages >= YOUNGEST)
-        latents = self.episodes.latents[rows[:, None], frames].float()
-        return Landmarks(latents=latents, poses=self.marks.poses[rows[:, None], frames], present=found)
+        rows = rows[:, None]
+        return Landmarks(
+            latents=self.episodes.latents[rows, frames].float(), poses=self.marks.poses[rows, frames],
+            present=found, doubts=self.marks.doubts[rows, frames, 1],
+        )  # fmt: skip
 
 
 def random_moments(episodes: LatentEpisodes, batch: int, section: int, generator: torch.Generator) -> Moments:
