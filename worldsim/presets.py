@@ -24,7 +24,7 @@ class Preset:
         )
     )
     odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
-    flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=0.5, guidance=0.5))
+    flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=0.5, guidance=0.25))
     recall: RecallSettings = field(default_factory=RecallSettings)
 
     @property
