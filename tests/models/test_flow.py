@@ -78,7 +78,7 @@ def test_sampler_is_euler_by_hand(filled_transformer: WorldTransformer, a_histor
 def test_guidance_leads_away_from_what_a_veiled_history_makes(
     filled_transformer: WorldTransformer, a_history, present: int, above: float
 ) -> None:
-    """v + w (v − v_veiled) above the noise level given, v below, each from a cache of its own: no half taken for the other."""
+    """v + w (v − v_veiled) above the noise level given, v below, each from a cache of its own."""
     settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=0.7, guided_above=above)
     history = replace(a_history(batch=2, present=present), sigma=torch.zeros(2))
     noise = torch.randn(
