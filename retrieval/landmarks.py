@@ -113,7 +113,7 @@ def recognition(
         between = torch.minimum(left, ever - doubts[:, i])
         surprise = off[:, i] - shift
         believed = sure[:, i] & (surprise.square().sum(1) < 2 * FARFETCHED * (between + noise))
-        gain = torch.where(believed, between / (between + noise), 0.0)
+        gain = believed * between / (between + noise)
         shift = shift + gain[:, None] * surprise
         left = left - gain * between
     return shift, torch.stack((left, ever), 1)

@@ -130,7 +130,7 @@ class Odometer(ModelMixin, ConfigMixin):
         # Exactly as told unless something is more likely than not to have changed it.
         changed = logit > 0
         move = turned(torch.where(changed[:, None], made, ahead), view)
-        fresh = torch.where(changed, CHANGED_DOUBT, STEP_DOUBT) * (free.norm(dim=1) > STILL)
+        fresh = (STEP_DOUBT + (CHANGED_DOUBT - STEP_DOUBT) * changed) * (free.norm(dim=1) > STILL)
         pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
         return Whereabouts(pose=pose, move=move, doubt=where.doubt + fresh[:, None])
 

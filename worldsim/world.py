@@ -115,6 +115,10 @@ class World:
         """
         latents, actions = latents.to(self.models.device), actions.to(self.models.device).long()
         if len(self.memory):
+            if followed is not None:
+                raise ValueError(
+                    f"the world has {len(self.memory)} frames already; `followed` is of the first ones"
+                )
             for i in range(len(latents)):
                 one = slice(i, i + 1)
                 self._observe_next(

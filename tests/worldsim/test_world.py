@@ -182,6 +182,8 @@ def test_poses_estimated_before_lead_to_the_same_world(tiny_models: WorldModels)
     one = World(tiny_models)
     one.observe(latents[:1].float(), actions[:1], followed.part(0, 1))
     assert not one.where.move.any()
+    with pytest.raises(ValueError, match="the world has 61 frames already"):
+        again.observe(latents[:1].float(), actions[:1], followed.part(0, 1))
 
 
 def test_memory_is_append_only(tiny_models: WorldModels) -> None:
