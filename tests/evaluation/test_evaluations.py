@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from worldsim.build import build_models
-from worldsim.checkpoint import save_checkpoint
+from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.episode import Episode, EpisodeWriter
 from worldsim.evaluation import revisits
 from worldsim.evaluation.autoencoder import AutoencoderEvaluation, run_autoencoder
-from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift
+from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift, stopped
 from worldsim.evaluation.held_out import HeldOut
 from worldsim.evaluation.revisits import RevisitEvaluation, run_revisits
+from worldsim.evaluation.rollouts import Beginning
 from worldsim.evaluation.starts import StartSettings
 from worldsim.presets import tiny
 
@@ -200,6 +201,23 @@ def test_drift(checkpoint: Path, data: Path, tmp_path: Path):
         "drift_03_of_3.png",
     }
     json.loads((tmp_path / "drift.json").read_text())
+
+
+def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path, tmp_path: Path):
+    """Walking hides what grows from frame to frame: nothing of real play may move, nor any action reach the model."""
+    summary = run_drift(drift_settings(checkpoint, data, tmp_path, still=True))
+    assert summary["metrics"]["motion"]["real"]["last"] == 0
+    sharpness = summary["metrics"]["sharpness"]["real"]
+    assert sharpness["first"] == sharpness["last"] > 0
+    assert summary["metrics"]["motion"]["model"]["last"] > 0
+    assert "standing still" in (tmp_path / "drift.md").read_text()
+    models = load_checkpoint(checkpoint, "cpu")
+    held_out = HeldOut(data)
+    encoded = held_out.encode(models, {0: 60})
+    beginning = stopped(Beginning.of(held_out, encoded[0], 0, 40, 20, 0))
+    assert not beginning.actions.any()
+    assert beginning.actions.shape == (20, 3)
+    assert torch.equal(beginning.true_coming_poses[7], beginning.true_history_poses[-1])
 
 
 def test_drift_needs_long_episodes(checkpoint: Path, data: Path, tmp_path: Path):

@@ -1,18 +1,29 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
-from worldsim.evaluation.held_out import HeldOut, decode
+from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import settings_text, write_json, write_text
-from worldsim.evaluation.rollouts import Beginning, RolloutSettings, check_horizon, describe, roll_out, told
+from worldsim.evaluation.rollouts import (
+    Beginning,
+    Rollout,
+    RolloutSettings,
+    check_horizon,
+    describe,
+    roll_out,
+    told,
+)
 from worldsim.recall import MemoryMode
 
 METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
@@ -42,6 +53,8 @@ class DriftEvaluation(RolloutSettings):
     """Fewest true frames before a rollout."""
     memory_mode: MemoryMode = "hybrid"
     """Memory mode."""
+    still: bool = False
+    """Stand still instead: real play then shows one frame for ever, and whatever moves or grows is the model's."""
     strips: int = 4
     """Film strips, evenly from the sharpest to the least sharp end."""
     seed: int = 0
@@ -75,13 +88,15 @@ def run_drift(settings: DriftEvaluation) -> dict:
         Beginning.of(held_out, encoded[each], each, step, settings.frames, settings.seed)
         for each, step in starts
     ]
+    if settings.still:
+        beginnings = [stopped(beginning) for beginning in beginnings]
     with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
         rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), progress)
     device = models.device
     made = [describe(rollout.frames_u8, device) for rollout in rollouts]
     real, ceiling = [], []
     for each, step in starts:
-        span = slice(step, step + settings.frames)
+        span = shown_by_real_play(step, settings)
         real.append(describe(encoded[each].frames_u8[span], device))
         ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), device))
     series = {
@@ -100,19 +115,44 @@ def run_drift(settings: DriftEvaluation) -> dict:
     }
     write_json(settings.out / "drift.json", summary)
     write_sharpness_plot(series, settings.out / "drift_sharpness.png")
-    order = np.argsort(-series["model"]["sharpness"][:, -edge(settings.frames) :].mean(axis=1), kind="stable")
+    strips = write_strips(held_out, encoded, starts, rollouts, series["model"]["sharpness"], settings)
+    write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
+    return summary
+
+
+def write_strips(
+    held_out: HeldOut,
+    encoded: dict[int, EncodedEpisode],
+    starts: Sequence[tuple[int, int]],
+    rollouts: Sequence[Rollout],
+    sharpness: Float[np.ndarray, "rollout frame"],
+    settings: DriftEvaluation,
+) -> list[Path]:
+    """Film strips from the sharpest to the least sharp end."""
+    order = np.argsort(-sharpness[:, -edge(settings.frames) :].mean(axis=1), kind="stable")
     strips = []
     for place in dict.fromkeys(
         np.linspace(0, len(starts) - 1, min(settings.strips, len(starts))).astype(int)
     ):
         each, step = starts[order[place]]
-        truth = encoded[each].frames_u8[step : step + settings.frames]
+        truth = encoded[each].frames_u8[shown_by_real_play(step, settings)]
         shown = [round(share * (settings.frames - 1)) for share in SHOWN]
         title = f"map {held_out.map_seeds[each]}, rank {place + 1} of {len(starts)} by sharpness at the end"
         path = settings.out / f"drift_{place + 1:02d}_of_{len(starts)}.png"
         strips.append(write_drift_strip(truth, rollouts[order[place]].frames_u8, shown, title, path))
-    write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
-    return summary
+    return strips
+
+
+def shown_by_real_play(step: int, settings: DriftEvaluation) -> Int64[Tensor, " frame"]:
+    """Numbers of the recorded frames that a rollout from `step` is compared with."""
+    numbers = torch.arange(step, step + settings.frames)
+    return torch.full_like(numbers, step - 1) if settings.still else numbers
+
+
+def stopped(beginning: Beginning) -> Beginning:
+    """The same with no key pressed from then on."""
+    there = beginning.true_history_poses[-1:].expand(len(beginning.actions), -1)
+    return replace(beginning, actions=np.zeros_like(beginning.actions), true_coming_poses=there)
 
 
 def choose_starts(held_out: HeldOut, settings: DriftEvaluation) -> list[tuple[int, int]]:

@@ -41,10 +41,11 @@ def drift_page(summary: dict, plot: Path, strips: Sequence[Path]) -> str:
         "last 15 % / real play",
     )
     collapsed = summary["collapsed"]
+    told = "standing still" if settings["still"] == "True" else "on the recorded actions"
     parts = [
         "# Drift",
-        f"{summary['rollouts']} free rollouts of {settings['frames']} frames on {summary['maps']} held-out maps, on "
-        f"the recorded actions, memory {settings['memory_mode']}, {settings['sampler']}.",
+        f"{summary['rollouts']} free rollouts of {settings['frames']} frames on {summary['maps']} held-out maps, "
+        f"{told}, memory {settings['memory_mode']}, {settings['sampler']}.",
         markdown_table(header, rows),
         "Δ = |first − last|. Real play changes too as the player walks, so its Δ is the floor to compare with. Sharpness "
         "is gradient energy of luma; brightness, contrast and motion are in [0, 1]; colourfulness after Hasler and "
