@@ -24,7 +24,7 @@ class FlowSettings:
     guidance: float = 0.0
     """weight of history guidance: velocity + weight × (velocity − velocity after a veiled history), which keeps long
     rollouts sharp (Song et al. 2025, History-Guided Video Diffusion; classifier-free guidance, Ho and Salimans 2022);
-    0 leaves it out, and with it half of the work"""
+    0 leaves it out, and with it a second pass over the history"""
     veil: float = 0.5
     """level of the noise that veils that history, told to the model"""
     guided_above: float = 0.4

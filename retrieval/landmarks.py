@@ -6,8 +6,7 @@ player's place is corrected, and with it the offsets to all that was seen on tha
 Older frames stay where they are: later visits are drawn to the first one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -43,13 +42,6 @@ class Landmarks:
     present: Bool[Tensor, "batch landmark"]
     doubts: Float[Tensor, "batch landmark"]
     """variance that had ever come up when each was new, `Whereabouts.doubt`'s second"""
-
-    @classmethod
-    def stack(cls, each: Sequence["Landmarks"]) -> "Landmarks":
-        """Several batches as one."""
-        return cls(
-            **{name.name: torch.cat([getattr(one, name.name) for one in each]) for name in fields(cls)}
-        )
 
 
 def nearest(

@@ -14,7 +14,7 @@ from retrieval.descriptor import ResidualBlock
 from retrieval.landmarks import CHANGED_DOUBT, STEP_DOUBT, SURE, Landmarks, Trail, recognition
 from retrieval.motion import TURN_STEPS, Motion, joint_rows, offset_from, turned
 from retrieval.registration import Registration
-from retrieval.whereabouts import Followed, Whereabouts
+from retrieval.whereabouts import Followed, Whereabouts, joined
 
 ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
@@ -197,7 +197,7 @@ class Odometer(ModelMixin, ConfigMixin):
                     where = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
                     trail.add(where)
                 steps.append(Followed.one(where, expected))
-        return Followed.joined(steps), where
+        return joined(steps, 1), where
 
     def follow(
         self,
@@ -212,7 +212,7 @@ class Odometer(ModelMixin, ConfigMixin):
         trail.add(origin)
         whole = functional.pad(actions.long(), (0, 0, ACTIONS - 1, 0))
         later, _ = self.track(origin, latents, whole, trail)
-        return Followed.joined((Followed.one(origin, origin.pose), later))
+        return joined((Followed.one(origin, origin.pose), later), 1)
 
     @torch.no_grad()
     def recognised(

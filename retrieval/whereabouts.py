@@ -2,10 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+def joined(each: Sequence[T], dim: int = 0) -> T:
+    """Several dataclasses of tensors as one: batches, or with `dim` 1 frames of the same players in turn."""
+    names = [field.name for field in fields(each[0])]  # type: ignore[arg-type]
+    return type(each[0])(**{name: torch.cat([getattr(one, name) for one in each], dim) for name in names})
 
 
 @dataclass(frozen=True)
@@ -18,13 +27,6 @@ class Whereabouts:
     """the last step's, along x and y"""
     doubt: Float[Tensor, "batch 2"]
     """variance of the place along either axis, in squared map units: what is left of it, and all that ever came up"""
-
-    @classmethod
-    def stack(cls, each: Sequence["Whereabouts"]) -> "Whereabouts":
-        """Several batches as one."""
-        return cls(
-            **{name.name: torch.cat([getattr(one, name.name) for one in each]) for name in fields(cls)}
-        )
 
     @classmethod
     def origin(cls, batch: int, device: torch.device | str = "cpu") -> "Whereabouts":
@@ -70,13 +72,6 @@ class Followed:
             doubts=where.doubt[:, None],
         )  # fmt: skip
 
-    @classmethod
-    def joined(cls, each: Sequence["Followed"]) -> "Followed":
-        """Frames of the same players, one after the other."""
-        return cls(
-            **{name.name: torch.cat([getattr(one, name.name) for one in each], 1) for name in fields(cls)}
-        )
-
     def part(self, row: int, stop: int) -> "Followed":
         """The first `stop` frames of one of the batch."""
         part = slice(row, row + 1), slice(0, stop)
@@ -87,7 +82,7 @@ class Followed:
         last = Followed.one(where, self.expected[:, -1])
         length = self.poses.shape[1] - 1
         before = Followed(**{name.name: getattr(self, name.name)[:, :length] for name in fields(self)})
-        return Followed.joined((before, last))
+        return joined((before, last), 1)
 
     def end(self) -> Whereabouts:
         """Where the players are now."""

@@ -63,7 +63,7 @@ class Memory:
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
         self._poses = torch.zeros(256, 3, device=device)
         self._moves = torch.zeros(256, 2, device=device)
-        self._doubts = torch.zeros(256, 2, device=device)
+        self._doubts = torch.zeros(256, device=device)
         self._places = torch.zeros(256, PLACE_COLUMNS, device=device)
         self._tail = tail
         self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
@@ -104,11 +104,12 @@ class Memory:
         self._latents[part] = latents.to(self._latents.dtype)
         self._actions[part] = actions.to(self._actions.device)
         self._poses[part], self._moves[part] = path.poses[0], path.moves[0]
-        self._doubts[part] = path.doubts[0]
+        self._doubts[part] = path.doubts[0, :, 1]
         self._places[part] = place_keys(self._poses[part], PLACE)
         self._cells[part] = tail_cells(self._latents[part].float(), self._tail)
         if self.needs_keys:
-            places = place_keys(path.poses[0] if true_poses is None else true_poses, PLACE).cpu().numpy()
+            known = self._places[part] if true_poses is None else place_keys(true_poses, PLACE)
+            places = known.cpu().numpy()
             described = np.zeros((len(places), self._key_dim), np.float32) if keys is None else keys
             self._index.add(
                 np.concatenate((described, places), 1), np.arange(self._length, end, dtype=np.int64)
@@ -153,7 +154,7 @@ class Memory:
         frames, found = nearest(self._places[None, :old], pose[None], allowed)
         return Landmarks(
             latents=self._latents[frames], poses=self._poses[frames], present=found,
-            doubts=self._doubts[frames, 1],
+            doubts=self._doubts[frames],
         )  # fmt: skip
 
     def tail(

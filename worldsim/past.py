@@ -10,8 +10,7 @@ from torch import Tensor
 
 from models.history import AgedFrames, History
 from models.schedule import Schedule
-from retrieval.landmarks import Landmarks
-from retrieval.whereabouts import Whereabouts
+from retrieval.whereabouts import Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
 from worldsim.section_maker import SectionMaker
@@ -100,7 +99,7 @@ def recognised(
     if some is None:
         return where
     none = replace(some, present=torch.zeros_like(some.present))
-    return maker.recognised(where, newest, Landmarks.stack([each or none for each in found]))
+    return maker.recognised(where, newest, joined([each or none for each in found]))
 
 
 def _aged(

@@ -13,7 +13,7 @@ from models.flow import FlowSettings
 from models.history import History
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS
-from retrieval.whereabouts import Followed, Whereabouts
+from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.memory import Memory, Recalled
@@ -220,7 +220,7 @@ def step_worlds(
     recent = recent_of(memories, models)
     actions = actions.to(models.device).long()
     all_actions = torch.cat((recent.actions, actions), 1)
-    where = Whereabouts.stack([world.where for world in worlds])
+    where = joined([world.where for world in worlds])
     known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
     expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
     recalled = recall_for(memories, maker, recent, all_actions, expected, true_poses)
