@@ -98,16 +98,17 @@ def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         trainer.take_step(step)
         plain.model.load_state_dict(trainer.model.state_dict())
         generator = trainer.processes.generator(1, step)
-        history, coming, actions, own = trainer._batch(step + 1, generator)
+        batch = trainer._batch(step + 1, generator)
+        history, own = batch.history, batch.own
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
             caches = [
                 each.model.encode_history(each.model.pack(history), history.sigma).newest_rows(own)
                 for each in (trainer, plain)
             ]
-        noise = torch.randn(own, *coming.shape[1:], device="cuda", generator=generator)
+        noise = torch.randn(own, *batch.coming.shape[1:], device="cuda", generator=generator)
         torch.testing.assert_close(
-            trainer._make_next(noise, actions[-own:], caches[0]),
-            plain._sample(noise, actions[-own:], caches[1]),
+            trainer._make_next(noise, batch.actions[-own:], caches[0]),
+            plain._sample(noise, batch.actions[-own:], caches[1]),
             rtol=0.05,
             atol=0.05,
         )

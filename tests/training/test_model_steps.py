@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from retrieval.motion import traced_back
+from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
 from worldsim.training.recalling import RecallMixture, mark_episodes
 from worldsim.training.self_rollout import SelfRollout, SelfRolloutSettings, random_moments
@@ -169,10 +170,11 @@ def test_history_noise_is_told_and_leaves_the_target_clean(trainer_of, training_
     settings = training_of(batch=64, own_frames=TRUTH_ONLY, clean_share=0.4, history_noise=0.5)
     settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=0.0))
     trainer = trainer_of(settings)
-    history, coming, actions, own = trainer._batch(0, torch.Generator().manual_seed(0))
-    assert own == 0
+    batch = trainer._batch(0, torch.Generator().manual_seed(0))
+    assert batch.own == 0
+    history, actions = batch.history, batch.actions
     flat = trainer.episodes.latents.float().flatten(0, 1)
-    assert all(bool((flat == frame).flatten(1).all(1).any()) for frame in coming[:, 0])
+    assert all(bool((flat == frame).flatten(1).all(1).any()) for frame in batch.coming[:, 0])
     clean = history.sigma == 0
     assert 0.25 < float(clean.float().mean()) < 0.55
     assert float(history.sigma.max()) <= 0.5
@@ -190,10 +192,10 @@ def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of
     settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0))
     trainer = trainer_of(settings)
     generator = torch.Generator().manual_seed(0)
-    history, coming, _, _ = trainer._batch(0, generator)
+    batch = trainer._batch(0, generator)
     moments = random_moments(trainer.episodes, 32, 1, torch.Generator().manual_seed(0))
-    assert torch.equal(coming, coming_latents(trainer.episodes.latents, moments, 1))
-    recalled = history.recalled
+    assert torch.equal(batch.coming, coming_latents(trainer.episodes.latents, moments, 1))
+    recalled = batch.history.recalled
     rows, slots = recalled.present.nonzero(as_tuple=True)
     frames = moments.time[rows] - recalled.ages[rows, slots]
     assert torch.equal(
@@ -204,11 +206,42 @@ def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of
 
 def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> None:
     """The two losses say whether drift is being learned away; together they are the loss."""
-    trainer = trainer_of(training_of(own_frames=SelfRolloutSettings(share=0.5, after_steps=0, length=6)))
+    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=6, unknown=1.0)
+    trainer = trainer_of(training_of(own_frames=own_frames))
     metrics = trainer.take_step(0)
     both = (metrics["loss_true_history"] + metrics["loss_own_history"]) / 2
     torch.testing.assert_close(metrics["loss"], both)
     assert float(metrics["gradient_norm"]) > 0
+
+
+def test_own_histories_count_as_far_as_true_frames_show_the_target(trainer_of, training_of) -> None:
+    """The recorded next frame denies what the model made up where nothing it sees had told it otherwise."""
+    reach, least = 22, 0.25
+    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=6, unknown=least)
+    recall = RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0)
+    trainer = trainer_of(replace(training_of(batch=16, own_frames=own_frames), recall=recall))
+    for step in range(3):
+        batch = trainer._batch(step, trainer.processes.generator(0, step))
+        rollout, episodes = trainer.own, trainer.episodes
+        assert batch.own == 8
+        assert bool((batch.weights[:8] == 1).all())
+        ages = batch.history.recalled.ages[8:]
+        for row in range(8):
+            episode, time = int(rollout.moments.episode[row]), int(rollout.moments.time[row])
+            there = batch.history.recalled.present[8 + row]
+            seen = [*(time - ages[row][there]).tolist(), *range(max(0, time - reach), time - step)]
+            best = max(
+                float(
+                    covisibility(
+                        episodes.poses[episode, frame][None, None], episodes.rooms[episode, frame][None, None],
+                        episodes.poses[episode, time][None], episodes.rooms[episode, time][None],
+                        CovisibilitySettings(),
+                    )
+                )
+                for frame in seen
+            )  # fmt: skip
+            assert float(batch.weights[8 + row]) == pytest.approx(least + (1 - least) * best, abs=1e-5)
+        rollout.advance(torch.zeros(8, 1, *rollout.recent.shape[2:]))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from worldsim.training.data import LatentEpisodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,22 @@ def covisibility(
     )
     value = torch.exp(-exponent) * torch.where(rooms == target_room[:, None], 1.0, settings.other_room)
     return torch.where(value < 0.05, 0.0, value)
+
+
+def coverage(
+    episodes: LatentEpisodes,
+    episode: Int[Tensor, " batch"],
+    time: Int[Tensor, " batch"],
+    frames: Int[Tensor, "batch n"],
+    present: Bool[Tensor, "batch n"],
+) -> Float[Tensor, " batch"]:
+    """How much of frame `time` the best of some present frames of its episode shows, in [0, 1]."""
+    rows = episode[:, None]
+    seen = covisibility(
+        episodes.poses[rows, frames], episodes.rooms[rows, frames].long(),
+        episodes.poses[episode, time], episodes.rooms[episode, time].long(), CovisibilitySettings(),
+    )  # fmt: skip
+    return (seen * present).amax(1)
 
 
 def _focus(poses: Float[Tensor, "batch n 4"], settings: CovisibilitySettings) -> Float[Tensor, "batch n 2"]:

@@ -74,6 +74,10 @@ class Picks:
     frames: Int[Tensor, "batch recalled"]
     present: Bool[Tensor, "batch recalled"]
 
+    def last(self, count: int) -> "Picks":
+        """Of the last `count` moments."""
+        return Picks(frames=self.frames[-count:], present=self.present[-count:])
+
 
 @torch.no_grad()
 def mark_episodes(

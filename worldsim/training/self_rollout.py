@@ -20,9 +20,10 @@ from retrieval.motion import traced_back
 from retrieval.odometer import ACTIONS, Odometer
 from retrieval.whereabouts import Whereabouts
 from worldsim.errors import check_at_least
+from worldsim.training.covisibility import coverage
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
-from worldsim.training.recalling import EpisodeMarks
+from worldsim.training.recalling import EpisodeMarks, Picks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,9 @@ class SelfRolloutSettings:
     length: int = 24
     """own steps after which all histories start anew from the truth; states are saved at multiples of it,
     except at Ctrl-C"""
+    unknown: float = 0.2
+    """weight of a target of which neither recalled nor recent true frames show anything, beside 1 of one that they show:
+    what the model has made up there, the truth denies"""
     shift: float | None = 1.0
     """of the noise levels that own frames are drawn with; None takes play's"""
 
@@ -43,6 +47,8 @@ class SelfRolloutSettings:
         check_at_least(self, 1, "length")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share {self.share} of the batch on own frames is not within 0..1")
+        if not 0 <= self.unknown <= 1:
+            raise ValueError(f"weight {self.unknown} of unknown targets of own frames is not within 0..1")
         if self.shift is not None and self.shift <= 0:
             raise ValueError(
                 f"shift {self.shift} of own frames is not above 0; give one above it, or None for play's"
@@ -73,6 +79,7 @@ class SelfRollout:
         self.episodes, self.marks, self.odometer, self.section = episodes, marks, odometer, section
         self.moments = random_moments(episodes, batch, section * length, generator)
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
+        self.made = 0
         rows, numbers = self.moments.episode[:, None], self.moments.frames(-reach, -1).clamp(min=0)
         self.headings, self.moves = marks.poses[rows, numbers, 2], marks.moves[rows, numbers]
         self.where = Whereabouts(
@@ -85,6 +92,16 @@ class SelfRollout:
         expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
         poses = traced_back(self.where.pose, self.moves, self.headings)
         return Pasts(self.moments, self.recent, self.present, poses, expected)
+
+    def known(self, picks: Picks) -> Float[Tensor, " batch"]:
+        """How much of the target the recalled frames show or, of the recent ones, those that are still true."""
+        reach, moments = self.recent.shape[1], self.moments
+        recent = moments.frames(-reach, -1)
+        true = (recent >= 0) & (recent < moments.time[:, None] - self.made)
+        return coverage(
+            self.episodes, moments.episode, moments.time + self.section - 1,
+            torch.cat((picks.frames, recent.clamp(min=0)), 1), torch.cat((picks.present, true), 1),
+        )  # fmt: skip
 
     def _actions(self) -> Int[Tensor, "batch step factor"]:
         """The newest actions, the coming section's last, as many as the odometer looks at."""
@@ -103,6 +120,7 @@ class SelfRollout:
         exists = torch.ones(made.shape[:2], dtype=torch.bool, device=made.device)
         self.present = torch.cat((self.present, exists), 1)[:, self.section :]
         self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
+        self.made += self.section
 
     def _landmarks(self, pose: Float[Tensor, "batch 3"]) -> Landmarks:
         """True frames that the player may recognise in the section just made; memory has no others here."""

@@ -30,7 +30,7 @@ from worldsim.training.moments import (
 )
 from worldsim.training.optimizers import make_optimizers
 from worldsim.training.processes import Processes
-from worldsim.training.recalling import BatchRecall, RecallMixture
+from worldsim.training.recalling import BatchRecall, Picks, RecallMixture
 from worldsim.training.self_rollout import SelfRollout, SelfRolloutSettings, random_moments
 from worldsim.training.state import TrainingState
 
@@ -99,6 +99,20 @@ class ModelTraining:
             raise ValueError(f"shift {self.shift} is not above 0")
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from."""
+
+    history: History
+    coming: Float[Tensor, "batch section channel height width"]
+    """the true section"""
+    actions: Int[Tensor, "batch step factor"]
+    own: int
+    """rows (the last ones) whose history the model has made itself"""
+    weights: Float[Tensor, " batch"]
+    """what each row counts"""
+
+
 class ModelTrainer:
     """Makes batches, takes steps; one history pass serves all noise draws and the model's own next frame."""
 
@@ -128,17 +142,17 @@ class ModelTrainer:
     def take_step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step; the numbers drawn depend on seed, step and process alone."""
         generator = self.processes.generator(self.settings.seed, step)
-        history, coming, actions, own = self._batch(step, generator)
-        device = self.processes.device.type
+        batch = self._batch(step, generator)
+        own, device = batch.own, self.processes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            cache = self.model.encode_history(self.model.pack(history), history.sigma)
-            errors = self._errors(cache, coming, actions, generator)
-            loss = errors.mean()
+            cache = self.model.encode_history(self.model.pack(batch.history), batch.history.sigma)
+            errors = self._errors(cache, batch.coming, batch.actions, generator)
+            loss = (errors.mean(1) * batch.weights).sum() / batch.weights.sum()
         for optimizer in self.state.optimizers:
             optimizer.zero_grad()
         loss.backward()
         if own and self.own is not None:
-            self._advance(cache, actions, own, generator)
+            self._advance(cache, batch.actions, own, generator)
         self.processes.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.state.optimizers:
@@ -150,6 +164,7 @@ class ModelTrainer:
         metrics["loss_true_history"] = parts[:count].mean()
         if own:
             metrics["loss_own_history"] = parts[count:].mean()
+            metrics["own_weight"] = batch.weights[count:].mean()
         return metrics
 
     def _errors(
@@ -178,8 +193,7 @@ class ModelTrainer:
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
             return sample(self.model, noise, actions, cache, self.settings.own_frames.flow(self.sizes.flow))
 
-    def _batch(self, step: int, generator: torch.Generator) -> tuple[History, Tensor, Tensor, int]:
-        """History, true section, actions, and how many rows (the last ones) run on the model's own frames."""
+    def _batch(self, step: int, generator: torch.Generator) -> Batch:
         settings = self.settings
         own = (
             int(settings.batch * settings.own_frames.share) if step >= settings.own_frames.after_steps else 0
@@ -199,7 +213,12 @@ class ModelTrainer:
             sigma = torch.cat((sigma, self._history_sigma(own, 0.5, 0.2, generator)))
         coming = coming_latents(self.episodes.latents, pasts.moments, self.section)
         actions = recent_actions(self.episodes.actions, pasts.moments, self.reach, self.section)
-        return self._history(pasts, actions, sigma, own, generator), coming, actions, own
+        picks = self.recall.pick(pasts, actions, own, generator)
+        weights = torch.ones_like(sigma)
+        if own and self.own is not None:
+            least = settings.own_frames.unknown
+            weights[-own:] = least + (1 - least) * self.own.known(picks.last(own))
+        return Batch(self._history(pasts, actions, sigma, picks, generator), coming, actions, own, weights)
 
     def _true_pasts(self, moments: Moments) -> Pasts:
         marks, rows = self.recall.marks, moments.episode[:, None]
@@ -220,13 +239,12 @@ class ModelTrainer:
         pasts: Pasts,
         actions: Int[Tensor, "batch step factor"],
         sigma: Tensor,
-        own: int,
+        picks: Picks,
         generator: torch.Generator,
     ) -> History:
-        """Recall past frames as play does and put noise of the told level on everything."""
+        """What the model sees of the past, with noise of the told level on everything."""
         moments, recent, poses, marks = pasts.moments, pasts.recent, pasts.poses, self.recall.marks
         schedule, rows = self.sizes.schedule, moments.episode[:, None]
-        picks = self.recall.pick(pasts, actions, own, generator)
         recalled = self.episodes.latents[rows, picks.frames].float()
         recalled_poses = self.odometer.registered(
             recent[:, -1], poses[:, -1], recalled, marks.poses[rows, picks.frames]
