@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from models.history import AgedFrames, History
-from models.history_cache import HistoryCache
+from models.history_cache import HistoryCache, Tokens
 from models.packer import Pack
 from models.rotary import Phases
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-for _type in (AgedFrames, History, Phases, Pack, HistoryCache):
+for _type in (AgedFrames, History, Phases, Pack, Tokens, HistoryCache):
     torch.export.register_dataclass(_type)
 
 

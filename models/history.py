@@ -1,4 +1,4 @@
-"""What the transformer is given of the past: recent, recalled and first frames and the tail, their actions and ages."""
+"""What the transformer is given of the past, and where an end is planned of the future: frames, actions and ages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -8,6 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.schedule import Part
+
+AGED: tuple[Part, ...] = ("recalled", "first", "ranked", "coming", "last")
+"""parts whose frames may lie anywhere, in the order of their tokens"""
+
 
 @dataclass(frozen=True)
 class AgedFrames:
@@ -16,7 +21,7 @@ class AgedFrames:
     latents: Float[Tensor, "batch frame channel height width"]
     present: Bool[Tensor, "batch frame"]
     ages: Int[Tensor, "batch frame"]
-    """how many frames before the section's first; 1 is the newest of all"""
+    """how many frames before the section's first, or behind its last; 1 is its neighbour"""
     poses: Float[Tensor, "batch frame 3"]
     """estimated x, y in units of the game and heading in degrees that each frame was seen from; anything if absent"""
 
@@ -25,6 +30,11 @@ class AgedFrames:
         return AgedFrames(
             self.latents[:, frames], self.present[:, frames], self.ages[:, frames], self.poses[:, frames]
         )
+
+    def where(self, kept: Bool[Tensor, "#batch #frame"]) -> "AgedFrames":
+        """The same without the others, in whose place zeros stand."""
+        present = self.present & kept
+        return replace(self, latents=self.latents * present[:, :, None, None, None], present=present)
 
     def filled_up(self, size: int) -> "AgedFrames":
         """Groups of `size`: the last frame stands for those that the last group lacks."""
@@ -74,6 +84,16 @@ class History:
     """frames of the very beginning that the schedule keeps, oldest first"""
     tail: AgedFrames
     """what is left of the frames beyond, oldest first: one of `tail_cells` a frame, or of all; none if deleted"""
+    ranked: AgedFrames
+    """frames before the recent ones in the order of their importance, the best last"""
+    coming: AgedFrames
+    """frames right behind the section, where they are known before it: in inverted sampling"""
+    coming_actions: Int[Tensor, "batch coming factor"]
+    """the action that led to each of them"""
+    last: AgedFrames
+    """frames of a planned end"""
+    gap: Int[Tensor, " batch"]
+    """how many frames lie between the newest recent one and the section: 0, but for a planned end itself"""
     section_poses: Float[Tensor, "batch section 3"]
     """where the frames of the section are expected to be seen from"""
     sigma: Float[Tensor, " batch"]
@@ -81,8 +101,29 @@ class History:
 
     @property
     def frames(self) -> int:
-        """Recent, recalled and first frames together."""
-        return self.recent.shape[1] + self.recalled.latents.shape[1] + self.first.latents.shape[1]
+        """Of all parts but the tail together."""
+        return sum(self._counts())
+
+    def _counts(self) -> list[int]:
+        return [self.recent.shape[1], *(getattr(self, part).latents.shape[1] for part in AGED)]
+
+    def part(self, name: Part) -> AgedFrames:
+        """A part's frames; recent ones count back from the section."""
+        if name != "recent":
+            frames: AgedFrames = getattr(self, name)
+            return frames
+        reach = self.recent.shape[1]
+        ages = torch.arange(reach, 0, -1, device=self.recent.device).expand(len(self.recent), -1)
+        return AgedFrames(
+            latents=self.recent, present=self.recent_present, ages=ages, poses=self.recent_poses
+        )
+
+    @property
+    def neighbour(self) -> AgedFrames:
+        """The one known frame that the section is made next to: the newest, or in inverted sampling the next."""
+        return self.part("recent" if self.recent.shape[1] else "coming").part(
+            slice(-1, None) if self.recent.shape[1] else slice(0, 1)
+        )
 
     def twice(self) -> "History":
         """The batch, and the batch again."""
@@ -105,25 +146,28 @@ class History:
         """Every latent changed alike."""
         parts = {
             name: replace(part, latents=change(part.latents))
-            for name in ("recalled", "first", "tail")
+            for name in (*AGED, "tail")
             for part in [getattr(self, name)]
         }
         return replace(self, recent=change(self.recent), **parts)
 
     def noised(self, noise: Float[Tensor, "batch frames channel height width"]) -> "History":
-        """With noise of level `sigma` on the recent, recalled and first frames, in this order.
+        """With noise of level `sigma` on recent frames and on those of `AGED`, in this order.
 
         From a tail, whose frames are pooled, noise is pooled away.
         """
-        counts = [self.recent.shape[1], self.recalled.latents.shape[1], self.first.latents.shape[1]]
-        recent, recalled, first = noise.split(counts, 1)
+        recent, *others = noise.split(self._counts(), 1)
         pooled = add_noise(self.tail.latents, self.sigma, torch.zeros_like(self.tail.latents))
+        parts = {
+            name: replace(part, latents=add_noise(part.latents, self.sigma, other))
+            for name, other in zip(AGED, others, strict=True)
+            for part in [getattr(self, name)]
+        }
         return replace(
             self,
             recent=add_noise(self.recent, self.sigma, recent),
-            recalled=replace(self.recalled, latents=add_noise(self.recalled.latents, self.sigma, recalled)),
-            first=replace(self.first, latents=add_noise(self.first.latents, self.sigma, first)),
             tail=replace(self.tail, latents=pooled),
+            **parts,
         )
 
 

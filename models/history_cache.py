@@ -1,12 +1,21 @@
 """What a section's denoising steps share: the history's keys and values."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.rotary import Phases
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of frames on their way through the layers."""
+
+    x: Float[Tensor, "batch frame token width"]
+    modulation: Float[Tensor, "batch frame six width"]
+    phases: Phases
 
 
 @dataclass(frozen=True)
@@ -18,23 +27,25 @@ class HistoryCache:
     present: Bool[Tensor, "batch token"] | None
     sigma: Float[Tensor, " batch"]
     newest: Float[Tensor, "batch channel rows cols"]
-    """the history's newest latent"""
+    """as in `Pack`"""
     section_phases: Phases
     steer: Float[Tensor, "batch section width"] | None
     """as in `Pack`"""
+    tokens: Tokens | None = None
+    """the history before the first layer: of joint attention, which can keep no keys and values"""
 
     def newest_rows(self, count: int) -> "HistoryCache":
         """Of the last `count` histories of the batch, without gradients."""
+        return replace(self, **{each.name: _rows(getattr(self, each.name), count) for each in fields(self)})
 
-        def part(value: Any) -> Any:
-            return value[-count:].detach() if isinstance(value, Tensor) else value
 
-        phases = self.section_phases
-        world = {name: part(getattr(phases, name)) for name in ("world_cos", "world_sin")}
-        rest = {name: part(getattr(self, name)) for name in ("present", "sigma", "newest", "steer")}
-        return HistoryCache(
-            keys=[part(key) for key in self.keys],
-            values=[part(value) for value in self.values],
-            section_phases=replace(phases, **world),
-            **rest,
+def _rows(value: Any, count: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[-count:].detach()
+    if isinstance(value, Phases):
+        return value.rows(lambda each: each[-count:].detach())
+    if isinstance(value, Tokens):
+        return replace(
+            value, **{each.name: _rows(getattr(value, each.name), count) for each in fields(value)}
         )
+    return [_rows(each, count) for each in value] if isinstance(value, list) else value

@@ -8,14 +8,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.history import AgedFrames, History
+from models.history import AGED, AgedFrames, History
 from models.kernel import Kernel
-from models.patchifier import TAIL_CELLS, LatentPatchifier
-from models.rotary import Phases, kernel_phases
-from models.schedule import Schedule
+from models.packed_phases import packed_phases, tail_phases
+from models.patchifier import LatentPatchifier
+from models.rotary import Phases
+from models.schedule import PACKED, Part, Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
 
 _AGE_FREQUENCIES = 16
+AGE_FEATURES = 2 * _AGE_FREQUENCIES
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,26 @@ class Pack:
     """None: every token is present"""
     phases: Phases
     newest: Float[Tensor, "batch channel rows cols"]
-    """the history's newest latent"""
+    """the latent next to the section: the history's newest, or where there is none the first one behind"""
     section_phases: Phases
     """of the section's own tokens"""
+    times: Float[Tensor, "batch token"]
+    """of each token's newest frame, counted back from the section: −1 is the newest of all"""
     steer: Float[Tensor, "batch section width"] | None = None
-    """how the view moves from the newest frame to each frame of the section; None where the model is not told"""
+    """how the view moves from that frame to each frame of the section; None where the model is not told"""
 
     def without_absent(self) -> "Pack":
         """Where all of the batch lack the same tokens, as one world does: leave them out, attention needs no mask then."""
         if self.present is None or not (self.present == self.present[:1]).all():
             return self
         keep = self.present[0]
-        return replace(self, tokens=self.tokens[:, keep], present=None, phases=self.phases.kept(keep))
+        return replace(
+            self,
+            tokens=self.tokens[:, keep],
+            present=None,
+            phases=self.phases.kept(keep),
+            times=self.times[:, keep],
+        )
 
 
 class ActionEmbedding(nn.Module):
@@ -54,19 +64,20 @@ class ActionEmbedding(nn.Module):
 
 def check_packable(schedule: Schedule) -> None:
     """ValueError, naming what stands in the way, unless `HistoryPacker` can make tokens of the schedule."""
-    kernels = [level.kernel for level in (*schedule.first, *schedule.recent, schedule.recalled)]
+    kernels = [level.kernel for part in PACKED for level in schedule.levels(part)]
     reasons = {
-        "frames ahead or at the end": schedule.coming or schedule.last or schedule.tail_ahead,
         "a kernel with an odd side above 1": any(
             side > 1 and side % 2 for kernel in kernels for side in (kernel.rows, kernel.cols)
         ),
-        "no recent frames": not schedule.recent,
+        "neither recent nor coming frames": not (schedule.recent or schedule.coming),
+        "both recent and coming frames": schedule.recent and schedule.coming,
+        "a tail that is kept ahead": schedule.tail_ahead and schedule.tail != "td",
         "recalled frames in groups": schedule.recalled.kernel.frames > 1,
     }  # fmt: skip
     wrong = [reason for reason, there in reasons.items() if there]
     if wrong:
         raise ValueError(
-            f"schedule {schedule.text!r}: the model cannot pack {wrong[0]} yet; use one like td_f16k4f4k2f2k1_r4k1_g1"
+            f"schedule {schedule.text!r}: the model cannot pack {wrong[0]}; use one like td_f16k4f4k2f2k1_r4k1_g1"
         )
 
 
@@ -86,128 +97,114 @@ class HistoryPacker(nn.Module):
         super().__init__()
         check_packable(schedule)
         self.schedule = schedule
-        kernels = [level.kernel for level in schedule.recent]
-        levels = [LatentPatchifier(channels, kernel, width) for kernel in kernels]
         finest = LatentPatchifier(channels, Kernel.of_rate(1), width)
-        self.levels = nn.ModuleList(levels)
-        recalled = schedule.recalled
-        self.recalled = LatentPatchifier(channels, recalled.kernel, width) if recalled.frames else None
-        self.first = nn.ModuleList(
-            LatentPatchifier(channels, level.kernel, width) for level in schedule.first
-        )
-        aged = [*([] if self.recalled is None else [self.recalled]), *self.first]
-        for patchifier in (*levels, *aged):
-            patchifier.initialise_from(finest)
-        self.actions = nn.ModuleList(nn.Linear(kernel.frames * action_width, width) for kernel in kernels)
+
+        def projections(part: Part) -> nn.ModuleList:
+            made = [LatentPatchifier(channels, level.kernel, width) for level in schedule.levels(part)]
+            for each in made:
+                each.initialise_from(finest)
+            return nn.ModuleList(made)
+
+        def action_projections(part: Part) -> nn.ModuleList:
+            counts = [level.kernel.frames for level in schedule.levels(part)]
+            return nn.ModuleList(nn.Linear(count * action_width, width) for count in counts)
+
+        self.levels, self.first = projections("recent"), projections("first")
+        self.recalled = next(iter(projections("recalled")), None)
+        self.ranked, self.coming, self.last = (projections(part) for part in ("ranked", "coming", "last"))
+        self.actions, self.coming_actions = action_projections("recent"), action_projections("coming")
         self.has_tail = schedule.tail in ("ta", "tc")
+        aged = [level for part in AGED if part != "coming" for level in schedule.levels(part)]
         self.age = (
-            nn.Sequential(nn.Linear(2 * _AGE_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+            nn.Sequential(nn.Linear(AGE_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
             if aged or self.has_tail
             else None
         )
-        self.level_embedding = nn.Parameter(
-            torch.randn(len(kernels) + len(aged) + self.has_tail, width) * 0.02
-        )
+        count = sum(len(schedule.levels(part)) for part in PACKED)
+        self.level_embedding = nn.Parameter(torch.randn(count + self.has_tail, width) * 0.02)
         self.cos: Tensor
         self.sin: Tensor
         self.tail_cos: Tensor
         self.tail_sin: Tensor
         for names, phases in (
-            (("cos", "sin"), self._phases(height, width_cells, head_dim)),
-            (("tail_cos", "tail_sin"), self._tail_phases(height, width_cells, head_dim)),
+            (("cos", "sin"), packed_phases(schedule, height, width_cells, head_dim)),
+            (("tail_cos", "tail_sin"), tail_phases(schedule, height, width_cells, head_dim)),
         ):
             for name, values in zip(names, phases, strict=True):
                 self.register_buffer(name, values, persistent=False)
 
-    def _phases(self, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
-        """Times count back from the section (age a -> -a); recalled and first frames take slots beyond the recent past."""
-        schedule, parts = self.schedule, []
-        for level, groups in zip(schedule.recent, schedule.ages(), strict=True):
-            times = -torch.tensor([float(age) for group in groups for age in group])
-            parts.append(kernel_phases(times, height, width, head_dim, level.kernel))
-        beyond = schedule.recent_frames + 2.0
-        if schedule.recalled.frames:
-            slots = -(beyond + 2.0 * torch.arange(schedule.recalled.frames))
-            parts.append(kernel_phases(slots, height, width, head_dim, schedule.recalled.kernel))
-        # The oldest lies farthest back.
-        start = -(beyond + 2.0 * schedule.recalled.frames + schedule.first_frames)
-        for level in schedule.first:
-            times = start + torch.arange(level.frames)
-            parts.append(kernel_phases(times, height, width, head_dim, level.kernel))
-            start += level.frames
-        return torch.cat([cos for cos, _ in parts]), torch.cat([sin for _, sin in parts])
-
-    def _tail_phases(self, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
-        """Of one group of the tail, in the one slot between the recent past and the recalled frames."""
-        nearest = self.schedule.recent[0].kernel
-        sides = (TAIL_CELLS * nearest.rows, TAIL_CELLS * nearest.cols)
-        if self.schedule.tail == "tc":
-            sides = (height + height % 2, width + width % 2)
-        time = torch.tensor([-(self.schedule.recent_frames + 1.0)])
-        return kernel_phases(time, height, width, head_dim, Kernel(1, *sides))
-
     def phases(self, tail_frames: int) -> tuple[Float[Tensor, "token half"], Float[Tensor, "token half"]]:
         """Cosines and sines of a pack whose tail has so many frames."""
-        groups = ceil(tail_frames / self.schedule.recent[0].kernel.frames)
+        groups = ceil(tail_frames / self.schedule.tail_kernel.frames)
         cos, sin = self.tail_cos.repeat(groups, 1), self.tail_sin.repeat(groups, 1)
         return torch.cat((self.cos, cos)), torch.cat((self.sin, sin))
 
+    def _projections(self, part: Part) -> list[nn.Module]:
+        if part == "recalled":
+            return [] if self.recalled is None else [self.recalled]
+        return [*(self.levels if part == "recent" else getattr(self, part))]
+
     def forward(
-        self,
-        history: History,
-        action_vectors: Float[Tensor, "batch recent action_width"],
-        moves: MoveEmbedding | None,
-    ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"]]:
-        """Tokens and which of them exist; `moves` tells where they were seen from."""
-        packed, start = [], 0
-        origin = history.section_poses[:, 0]
-        recent_poses = relative_poses(history.recent_poses, origin)
-        for i, level in enumerate(self.schedule.recent):
-            part = slice(start, start + level.frames)
-            groups = self.levels[i](history.recent[:, part]) + self.level_embedding[i]
-            if moves is not None:
-                groups = groups + moves.of_groups(recent_poses[:, part], level.kernel.frames).unsqueeze(2)
-            actions = action_vectors[:, part].unflatten(1, (level.groups, level.kernel.frames)).flatten(2)
-            groups = groups + self.actions[i](actions).unsqueeze(2)
-            whole = history.recent_present[:, part].unflatten(1, (level.groups, level.kernel.frames)).all(2)
-            packed.append((groups, whole))
-            start += level.frames
-        embeddings = iter(self.level_embedding[len(self.schedule.recent) :])
-        if self.recalled is not None:
-            packed.append(self._aged(history.recalled, self.recalled, next(embeddings), origin, moves))
-        start = 0
-        for patchifier, level in zip(self.first, self.schedule.first, strict=True):
-            frames = history.first.part(slice(start, start + level.frames))
-            packed.append(self._aged(frames, patchifier, next(embeddings), origin, moves))
-            start += level.frames
-        if self.has_tail and history.tail.latents.shape[1]:
-            packed.append(self._aged(history.tail, self.levels[0], next(embeddings), origin, None))
-        tokens = [groups.flatten(1, 2) for groups, _ in packed]
-        present = [exists.repeat_interleave(groups.shape[2], dim=1) for groups, exists in packed]
-        return torch.cat(tokens, 1), torch.cat(present, 1)
+        self, history: History, actions: nn.Module, moves: MoveEmbedding | None
+    ) -> tuple[Float[Tensor, "batch token width"], Bool[Tensor, "batch token"], Float[Tensor, "batch token"]]:
+        """Tokens, which of them exist, and their times as in `Pack`.
 
-    def _aged(
-        self,
-        frames: AgedFrames,
-        patchifier: nn.Module,
-        embedding: Float[Tensor, " width"],
-        origin: Float[Tensor, "batch 3"],
-        moves: MoveEmbedding | None,
-    ) -> tuple[Float[Tensor, "batch group token width"], Bool[Tensor, "batch group"]]:
-        """Tokens of groups of frames that are told by their ages, and which groups are whole.
-
-        A tail's last group may lack frames: its last frame stands for them.
+        `actions` makes vectors of actions, `moves` tells where frames were seen from.
         """
+        packed, embeddings = [], iter(self.level_embedding)
+        origin = history.section_poses[:, 0]
+        told = {
+            "recent": (self.actions, actions(history.recent_actions)),
+            "coming": (self.coming_actions, actions(history.coming_actions)),
+        }
+        for part in PACKED:
+            frames, start = history.part(part), 0
+            for i, projection in enumerate(self._projections(part)):
+                assert isinstance(projection, LatentPatchifier)
+                stop = start + self.schedule.levels(part)[i].frames
+                one = frames.part(slice(start, stop))
+                size = projection.kernel.frames
+                if part in told:
+                    linear, vectors = told[part][0][i], told[part][1][:, start:stop]
+                    extra = linear(vectors.unflatten(1, (-1, size)).flatten(2))
+                else:
+                    extra = self._ages(one, size)
+                if moves is not None:
+                    extra = extra + moves.of_groups(relative_poses(one.poses, origin), size)
+                behind = self.schedule.section - 1 if part in ("coming", "last") else None
+                tokens = projection(one.latents) + next(embeddings) + extra.unsqueeze(2)
+                packed.append(_token_by_token(tokens, one, behind))
+                start = stop
+        if self.has_tail and history.tail.latents.shape[1]:
+            nearest = self.levels[0]
+            assert isinstance(nearest, LatentPatchifier)
+            # A tail's last group may lack frames: its last frame stands for them.
+            tail = history.tail.filled_up(nearest.kernel.frames)
+            ages = self._ages(tail, nearest.kernel.frames)
+            packed.append(
+                _token_by_token(nearest(tail.latents) + next(embeddings) + ages.unsqueeze(2), tail, None)
+            )
+        tokens, present, times = (torch.cat(column, 1) for column in zip(*packed, strict=True))
+        return tokens, present, times
+
+    def _ages(self, frames: AgedFrames, size: int) -> Float[Tensor, "batch group width"]:
         assert self.age is not None
-        assert isinstance(patchifier, LatentPatchifier)
-        size = patchifier.kernel.frames
-        frames = frames.filled_up(size)
-        groups = patchifier(frames.latents) + embedding
         ages = age_features(frames.ages).unflatten(1, (-1, size)).mean(2)
-        groups = groups + self.age(ages.to(groups.dtype)).unsqueeze(2)
-        if moves is not None:
-            groups = groups + moves.of_groups(relative_poses(frames.poses, origin), size).unsqueeze(2)
-        return groups, frames.present.unflatten(1, (-1, size)).all(2)
+        return self.age(ages.to(self.age[0].weight.dtype))
+
+
+def _token_by_token(
+    groups: Float[Tensor, "batch group token width"], frames: AgedFrames, behind: int | None
+) -> tuple[Float[Tensor, "batch token_ width"], Bool[Tensor, "batch token_"], Float[Tensor, "batch token_"]]:
+    """Tokens of groups of frames, which of them exist and the time of each one's newest frame.
+
+    `behind` is the time of the section's last frame where frames lie behind it; None: they lie before it.
+    """
+    count, each = groups.shape[1:3]
+    grouped = frames.ages.unflatten(1, (count, -1)).float()
+    times = -grouped.amin(2) if behind is None else behind + grouped.amax(2)
+    present = frames.present.unflatten(1, (count, -1)).all(2)
+    return groups.flatten(1, 2), present.repeat_interleave(each, 1), times.repeat_interleave(each, 1)
 
 
 def age_features(ages: Int[Tensor, "batch recalled"]) -> Float[Tensor, "batch recalled feature"]:

@@ -1,5 +1,6 @@
 """Rotary phases over (time, row, column), pooled for compressed tokens (FramePack, section 3.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,20 @@ class Phases:
         world = (self.world_cos, self.world_sin)
         cos, sin = (None if each is None else each[:, keep] for each in world)
         return Phases(cos=self.cos[keep], sin=self.sin[keep], world_cos=cos, world_sin=sin)
+
+    def followed_by(self, others: "Phases") -> "Phases":
+        """Those of these tokens and then of others."""
+        world = [
+            None if first is None or second is None else torch.cat((first, second), 1)
+            for first, second in ((self.world_cos, others.world_cos), (self.world_sin, others.world_sin))
+        ]
+        cos, sin = torch.cat((self.cos, others.cos)), torch.cat((self.sin, others.sin))
+        return Phases(cos=cos, sin=sin, world_cos=world[0], world_sin=world[1])
+
+    def rows(self, change: Callable[[Tensor], Tensor]) -> "Phases":
+        """With what differs from world to world changed so."""
+        cos, sin = (None if each is None else change(each) for each in (self.world_cos, self.world_sin))
+        return Phases(cos=self.cos, sin=self.sin, world_cos=cos, world_sin=sin)
 
     def repeated(self, times: int) -> "Phases":
         """Those of several equal sections, one after the other."""

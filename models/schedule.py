@@ -8,16 +8,21 @@ from typing import Literal, cast, get_args
 from models.kernel import Kernel, Level
 
 Tail = Literal["td", "ta", "tc"]
-Part = Literal["first", "tail", "recent", "coming", "last"]
+Part = Literal["recent", "recalled", "first", "ranked", "coming", "last", "tail"]
+PACKED: tuple[Part, ...] = ("recent", "recalled", "first", "ranked", "coming", "last")
+"""the parts that have levels, in the order of their tokens"""
 
 NOTHING = Level(frames=0, kernel=Kernel.of_rate(1))
 
 _EXAMPLE = "e.g. td_f16k4f4k2f2k1_r4k1_g1, td_f2k1_g9_x_f1k1 or f1k1_x_g9_f2k1_td"
-_LEVEL = re.compile(r"([fr])([1-9]\d*)(k[1-9]\d*(?:h[1-9]\d*w[1-9]\d*)?)")
+_LEVEL = re.compile(r"([frs])([1-9]\d*)(k[1-9]\d*(?:h[1-9]\d*w[1-9]\d*)?)")
 _SECTION = re.compile(r"g[1-9]\d*")
-_BEFORE = ("f", "fr", "tf", "tfr", "tr", "ftf", "ftfr", "fxf", "fxfr", "fx", "fxr", "xf", "xfr", "xr")
+_BEFORE = (
+    "f", "fr", "tf", "tfr", "tr", "ftf", "ftfr", "fxf", "fxfr", "fx", "fxr", "xf", "xfr", "xr",
+    "tsf", "tsfr", "ftsf", "ftsfr", "fxsf", "fxsfr", "xsf", "xsfr",
+)  # fmt: skip
 _AFTER = ("", "ft", "fx", "xf", "fxf", "ftf")
-"""what may stand before and after the section: (t)ail, (f)rames, (r)ecalled frames, (x) frames that are skipped"""
+"""what may stand before and after the section: (t)ail, (f)rames, (r)ecalled frames, (s)orted ones, (x) frames skipped"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Schedule:
     """S, frames made at once"""
     recent: tuple[Level, ...] = ()
     recalled: Level = NOTHING
-    """frames that memory picks"""
+    """frames that memory picks, far apart, best first"""
+    ranked: tuple[Level, ...] = ()
+    """frames before the recent ones in the order of their importance instead of their times, the best last"""
     first: tuple[Level, ...] = ()
     coming: tuple[Level, ...] = ()
     last: tuple[Level, ...] = ()
@@ -58,7 +65,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> "Schedule":
-        """Read the paper's notation: tail, `fNkM…` oldest to newest, our `rNkM`, `gN`, and what is known behind it.
+        """Read the paper's notation: tail, `fNkM…` oldest to newest, our `rNkM` and `sNkM…`, `gN`, what is known behind it.
 
         Raises ValueError that names the token.
         """
@@ -78,11 +85,13 @@ class Schedule:
         if before.tail and after.tail:
             raise ValueError(f"token {after.tail!r} of schedule {text!r} is a second tail; keep one")
         inner = before.kinds.removesuffix("r")
+        framed = inner.endswith("f")
         return cls(
             section=int(tokens[places[0]][1:]),
             first=before.runs[0] if inner.startswith("f") else (),
-            recent=before.runs[-1] if inner.endswith("f") else (),
+            recent=before.runs[-1] if framed else (),
             recalled=before.recalled,
+            ranked=before.ranked,
             coming=after.runs[0] if after.kinds.startswith("f") else (),
             last=after.runs[-1] if after.kinds.endswith("f") else (),
             tail=before.tail or after.tail,
@@ -104,9 +113,27 @@ class Schedule:
         """How many frames of the very beginning the schedule keeps."""
         return _frames(self.first)
 
+    @property
+    def tail_kernel(self) -> Kernel:
+        """Of the level next to the tail, through which frames beyond the levels go."""
+        return self.recent[0].kernel if self.recent else Kernel.of_rate(1)
+
+    @property
+    def ranked_frames(self) -> int:
+        """How many frames enter in the order of their importance."""
+        return _frames(self.ranked)
+
+    def levels(self, part: Part) -> tuple[Level, ...]:
+        """Of one of the packed parts, in the order of their tokens."""
+        if part == "recalled":
+            return (self.recalled,) if self.recalled.frames else ()
+        return {
+            "recent": self.recent, "first": self.first, "ranked": self.ranked, "coming": self.coming, "last": self.last,
+        }[part]  # fmt: skip
+
     def tokens(self, height: int, width: int) -> int:
         """Length of the context once every level is full, its tail left out, whatever the length of the history."""
-        levels = (*self.first, *self.recent, self.recalled, *self.coming, *self.last)
+        levels = [level for part in PACKED for level in self.levels(part)]
         return sum(level.groups * level.kernel.tokens(height, width) for level in levels)
 
     def ages(self) -> list[list[tuple[int, ...]]]:
@@ -185,12 +212,14 @@ class _Side:
     kinds: str
     runs: tuple[tuple[Level, ...], ...]
     recalled: Level
+    ranked: tuple[Level, ...]
     tail: Tail | None
 
     @classmethod
     def read(cls, tokens: list[str], allowed: tuple[str, ...], text: str) -> "_Side":
         """ValueError names the first token that does not fit."""
         kinds, runs, recalled, tail = "", [], NOTHING, None
+        ranked: tuple[Level, ...] = ()
         for token in tokens:
             kind = "t" if token in get_args(Tail) else token[:1].replace("t", "?")
             kinds += kind
@@ -200,6 +229,8 @@ class _Side:
                 tail = cast(Tail, token)
             elif kind == "f":
                 runs.append(_levels(token, "f", text))
+            elif kind == "s":
+                ranked = _levels(token, "s", text)
             elif kind == "r":
                 levels = _levels(token, "r", text)
                 if len(levels) > 1:
@@ -209,7 +240,7 @@ class _Side:
                 raise ValueError(f"token {token!r} of schedule {text!r} is not x; {_EXAMPLE}")
         if kinds not in allowed:
             raise ValueError(f"schedule {text!r} ends too early after {'_'.join(tokens)!r}; {_EXAMPLE}")
-        return cls(kinds=kinds, runs=tuple(runs), recalled=recalled, tail=tail)
+        return cls(kinds=kinds, runs=tuple(runs), recalled=recalled, ranked=ranked, tail=tail)
 
 
 def _levels(token: str, letter: str, text: str) -> tuple[Level, ...]:

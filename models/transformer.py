@@ -10,20 +10,21 @@ from dataclasses import asdict, dataclass
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.attention import Attention, Layers
 from models.block import Block
 from models.codebook import Codebook
 from models.history import History
-from models.history_cache import HistoryCache
+from models.history_cache import HistoryCache, Tokens
 from models.kernel import Kernel
-from models.packer import ActionEmbedding, HistoryPacker, Pack, pad_actions
+from models.packer import AGE_FEATURES, ActionEmbedding, HistoryPacker, Pack, age_features, pad_actions
 from models.patchifier import LatentPatchifier, unpatchify
 from models.refiner import Refiner
 from models.rotary import Phases, pooled_phases
-from models.schedule import Schedule
+from models.schedule import PACKED, Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
 from models.world_phases import WorldPhases
 
@@ -58,6 +59,8 @@ class TransformerSettings:
     """how wide the view is"""
     codes: int = 0
     """codes of a discretised history, where the schedule says +D; 0 otherwise"""
+    attention: Attention = "once"
+    """who looks at whom: once, joint or causal"""
 
 
 class WorldTransformer(ModelMixin, ConfigMixin):
@@ -84,6 +87,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         told_moves: bool = False,
         view_deg: float = 90.0,
         codes: int = 0,
+        attention: Attention = "once",
     ) -> None:
         super().__init__()
         if not 0 <= world_heads < heads:
@@ -101,7 +105,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
             self.schedule, latent_channels, latent_height, latent_width, width, head_dim, action_width
         )
         self.patchify = LatentPatchifier(latent_channels, Kernel.of_rate(1), width)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, world_heads) for _ in range(layers))
+        self.blocks = Layers((Block(width, heads, mlp_ratio, world_heads) for _ in range(layers)), attention)
         self.sigma_mlp = _mlp(SIGMA_FEATURES, width)
         self.history_sigma_mlp = _mlp(SIGMA_FEATURES, width)
         self.action_mlp = _mlp(action_window * action_width, width)
@@ -118,6 +122,8 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.moves = MoveEmbedding(width) if told_moves else None
+        # Of a planned end itself, which is made before what leads there.
+        self.gap = nn.Linear(AGE_FEATURES, width) if self.schedule.last else None
         self.world_phases = (
             WorldPhases(self.schedule, latent_height, latent_width, head_dim, view_deg)
             if world_heads
@@ -144,18 +150,23 @@ class WorldTransformer(ModelMixin, ConfigMixin):
 
     def pack(self, history: History) -> Pack:
         """FramePack: the fixed-length context of a history, whatever its length."""
-        tokens, present = self.packer(history, self.action_embedding(history.recent_actions), self.moves)
+        tokens, present, times = self.packer(history, self.action_embedding, self.moves)
         phases, section_phases = self._phases(history)
-        newest = history.recent_poses[:, -1:]
-        steer = None
+        neighbour, steer = history.neighbour, None
         if self.moves is not None:
-            from_each = [
-                relative_poses(newest, history.section_poses[:, i]) for i in range(self.schedule.section)
-            ]
-            steer = self.moves.of_section(torch.cat(from_each, 1))
+            # One that does not exist yet, at the end of inverted sampling, lies nowhere else.
+            known = neighbour.present[:, :, None]
+            steps = []
+            for i in range(self.schedule.section):
+                own = history.section_poses[:, i]
+                steps.append(relative_poses(torch.where(known, neighbour.poses, own[:, None]), own))
+            steer = self.moves.of_section(torch.cat(steps, 1))
+        if self.gap is not None:
+            told = self.gap(age_features(history.gap[:, None]).to(self.dtype))
+            steer = told.expand(-1, self.schedule.section, -1) if steer is None else steer + told
         return Pack(
-            tokens=tokens, present=present, phases=phases, newest=history.recent[:, -1],
-            section_phases=section_phases, steer=steer,
+            tokens=tokens, present=present, phases=phases, newest=neighbour.latents[:, 0],
+            section_phases=section_phases, steer=steer, times=times,
         )  # fmt: skip
 
     def _phases(self, history: History) -> tuple[Phases, Phases]:
@@ -165,7 +176,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         if self.world_phases is None:
             return Phases(cos=packed[0], sin=packed[1]), Phases(cos=self.cos, sin=self.sin)
         origin = history.section_poses[:, :1, 2]
-        poses = torch.cat((history.recent_poses, history.recalled.poses, history.first.poses), 1)
+        poses = torch.cat([history.part(part).poses for part in PACKED], 1)
         cos, sin = self.world_phases.history(poses[..., 2] - origin, *packed)
         own_cos, own_sin = self.world_phases.section(history.section_poses[..., 2] - origin, *section)
         return (
@@ -176,16 +187,13 @@ class WorldTransformer(ModelMixin, ConfigMixin):
     def encode_history(self, pack: Pack, sigma: Float[Tensor, " batch"]) -> HistoryCache:
         """Keys and values of the history; `sigma` is the noise level of its latents. Once a section."""
         condition = self.history_sigma_mlp(sigma_features(sigma).to(self.dtype)) + self.history_condition
-        modulation = self._modulate(condition[:, None])
-        mask = None if pack.present is None else pack.present[:, None, None]
-        x, keys, values = pack.tokens[:, None], [], []
-        for block in self.blocks:
-            x, key, value = block(x, modulation, pack.phases, None, mask)
-            keys.append(key)
-            values.append(value)
+        history = Tokens(
+            x=pack.tokens[:, None], modulation=self._modulate(condition[:, None]), phases=pack.phases
+        )
+        keys, values = self.blocks.history(history, pack.present, pack.times)
         return HistoryCache(
             keys=keys, values=values, present=pack.present, sigma=sigma, newest=pack.newest,
-            section_phases=pack.section_phases, steer=pack.steer,
+            section_phases=pack.section_phases, steer=pack.steer, tokens=None if keys else history,
         )  # fmt: skip
 
     def denoise(
@@ -210,13 +218,13 @@ class WorldTransformer(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "batch draw section channel height width"]:
         """`denoise` for several noise draws of the same section: all look at one history, none at another draw."""
         draws = noisy.shape[1]
-        x = self.patchify(noisy.flatten(1, 2))
         condition = self._condition(sigma, cache, actions)
-        modulation = self._modulate(condition)
-        phases = cache.section_phases.repeated(draws)
-        mask = self._mask(cache, draws)
-        for block, key, value in zip(self.blocks, cache.keys, cache.values, strict=True):
-            x, _, _ = block(x, modulation, phases, (key, value), mask)
+        section = Tokens(
+            x=self.patchify(noisy.flatten(1, 2)),
+            modulation=self._modulate(condition),
+            phases=cache.section_phases,
+        )
+        x = self.blocks.section(section, cache, draws)
         shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
         x = functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
         velocity = unpatchify(self.final(x), noisy.shape[3], self.rows, self.cols)
@@ -226,17 +234,6 @@ class WorldTransformer(ModelMixin, ConfigMixin):
             flat = self.refiner(velocity.flatten(0, 1), noisy.flatten(0, 2), newest, steered)
             velocity = flat.view_as(velocity)
         return velocity.unflatten(1, noisy.shape[1:3])
-
-    def _mask(self, cache: HistoryCache, draws: int) -> Bool[Tensor, "batch 1 query key"] | None:
-        """Which keys each target token sees: present history, and its own draw. None: everything."""
-        if cache.present is None and draws == 1:
-            return None
-        batch, history = cache.keys[0].shape[0], cache.keys[0].shape[2]
-        draw = torch.arange(draws, device=self.cos.device).repeat_interleave(len(self.cos))
-        own = draw[:, None] == draw
-        present = own.new_ones(batch, history) if cache.present is None else cache.present
-        rows = (batch, len(draw), -1)
-        return torch.cat((present[:, None].expand(rows), own.expand(rows)), 2)[:, None]
 
     def forward(
         self,

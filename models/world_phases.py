@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.kernel import Kernel
 from models.rotary import axis_split
-from models.schedule import Schedule
+from models.schedule import PACKED, Schedule
 from models.viewpoint import column_directions_deg, direction_phases, direction_waves
 
 
@@ -22,9 +22,7 @@ class WorldPhases(nn.Module):
     def __init__(self, schedule: Schedule, height: int, width: int, head_dim: int, view_deg: float) -> None:
         super().__init__()
         self.height = height
-        self.levels = [
-            level for level in (*schedule.recent, schedule.recalled, *schedule.first) if level.frames
-        ]
+        self.levels = [level for part in PACKED for level in schedule.levels(part)]
         self.part = axis_split(head_dim)[2] // 2
         cols = Kernel.of_rate(1).token_grid(height, width)[1]
         self.directions: Tensor
@@ -40,7 +38,7 @@ class WorldPhases(nn.Module):
         cos: Float[Tensor, "token half"],
         sin: Float[Tensor, "token half"],
     ) -> tuple[Float[Tensor, "batch token half"], Float[Tensor, "batch token half"]]:
-        """Of the packed history; headings of recent, recalled and first frames relative to the section's.
+        """Of the packed history; headings of all parts' frames, in the order of `PACKED`, relative to the section's.
 
         `cos` and `sin` are the pack's other phases. Tokens of the tail, which come last, look everywhere.
         """

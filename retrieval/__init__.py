@@ -11,7 +11,7 @@ from retrieval.motion import Motion, fit_motion
 from retrieval.odometer import Odometer, OdometerSettings
 from retrieval.place import PlaceSettings, place_keys, place_queries
 from retrieval.similarity import exponential_time, gaussian_time, hybrid, latent_cosine, paper_hybrid
-from retrieval.spread import candidates_needed, spread
+from retrieval.spread import best_of_rest, candidates_needed, spread
 from retrieval.whereabouts import Followed, Whereabouts
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "OdometerSettings",
     "PlaceSettings",
     "Whereabouts",
+    "best_of_rest",
     "candidates_needed",
     "coverage_at_k",
     "coverage_loss",

@@ -13,15 +13,16 @@ from torch import Tensor
 
 
 def latent_cosine(
-    frames: Float[Tensor, "n channel height width"], query: Float[Tensor, "channel height width"]
-) -> Float[Tensor, "n"]:
+    frames: Float[Tensor, "*batch n channel height width"],
+    query: Float[Tensor, "*batch channel height width"],
+) -> Float[Tensor, "*batch n"]:
     """sim_cos: (1/hw)·Σ_p F_p · X̂_pᵀ / (‖F_p‖ ‖X̂_p‖) over latent pixels p, in [−1, 1]."""
-    unit_frames = F.normalize(frames.float(), dim=1)
-    unit_query = F.normalize(query.float(), dim=0)
-    return torch.einsum("nchw,chw->n", unit_frames, unit_query) / (query.shape[1] * query.shape[2])
+    unit_frames = F.normalize(frames.float(), dim=-3)
+    unit_query = F.normalize(query.float(), dim=-3)
+    return torch.einsum("...nchw,...chw->...n", unit_frames, unit_query) / (query.shape[-2] * query.shape[-1])
 
 
-def gaussian_time(times_s: Float[Tensor, "n"], query_time_s: float) -> Float[Tensor, "n"]:
+def gaussian_time(times_s: Float[Tensor, "*n"], query_time_s: float) -> Float[Tensor, "*n"]:
     """sim_time: exp(−(time(F) − time(X̂))²), times in seconds, in [0, 1]."""
     return torch.exp(-((times_s - query_time_s) ** 2))
 
@@ -35,7 +36,7 @@ def exponential_time(ages_frames: Float[Tensor, "n"], time_constant: float) -> F
     return torch.exp(-ages_frames / time_constant)
 
 
-def hybrid(cosine: Float[Tensor, "n"], time: Float[Tensor, "n"], time_weight: float) -> Float[Tensor, "n"]:
+def hybrid(cosine: Float[Tensor, "*n"], time: Float[Tensor, "*n"], time_weight: float) -> Float[Tensor, "*n"]:
     """sim_hybrid: cosine + weight · time."""
     return cosine + time_weight * time
 

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional
 
 
 def candidates_needed(count: int, gap_frames: int) -> int:
@@ -54,3 +55,26 @@ def spread(
         choices.append(best.masked_fill(~found, 0))
         flags.append(found)
     return torch.cat(choices, 1), torch.cat(flags, 1)
+
+
+def best_of_rest(
+    scores: Float[Tensor, "batch n"],
+    count: int,
+    valid: Bool[Tensor, "batch n"],
+    taken: Int64[Tensor, "batch k"],
+    real: Bool[Tensor, "batch k"],
+) -> tuple[Int64[Tensor, "batch count"], Bool[Tensor, "batch count"]]:
+    """Positions of the `count` best valid entries without those `taken` where that is `real`, the best last.
+
+    Flags say which are real choices; they come last, the position of the others is 0. Equal scores: the lower position
+    counts as the better one.
+    """
+    left = scores.detach().masked_fill(~valid, -torch.inf)
+    found = torch.zeros(left.shape[0], left.shape[1] + 1, dtype=torch.bool, device=left.device)
+    found.scatter_(1, torch.where(real, taken, left.shape[1]), True)
+    left = left.masked_fill(found[:, :-1], -torch.inf)
+    values, order = left.sort(dim=1, descending=True, stable=True)
+    missing = max(0, count - left.shape[1])
+    values = functional.pad(values[:, :count], (0, missing), value=-torch.inf).flip(1)
+    order = functional.pad(order[:, :count], (0, missing)).flip(1)
+    return order.masked_fill(values == -torch.inf, 0), values > -torch.inf

@@ -1,5 +1,6 @@
 """The append-only memory of a world: every latent ever shown, its action, and the index over them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,9 @@ from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
-from retrieval.spread import candidates_needed, spread
+from retrieval.spread import best_of_rest, candidates_needed, spread
 from retrieval.whereabouts import Followed
-from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place
+from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place, score_latents
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Memory:
     @property
     def needs_query(self) -> bool:
         """Whether recall looks at a descriptor's query."""
-        return self.mode in ("cosine", "hybrid")
+        return self.mode == "cosine" or (self.mode == "hybrid" and self.settings.measure == "learned")
 
     @property
     def needs_keys(self) -> bool:
@@ -190,22 +191,51 @@ class Memory:
             return []
         if self.mode == "random":
             chosen = self._random.choice(older, size=min(count, older), replace=False)
-            return [Recalled(frame=int(i), age=self._length - int(i), score=0.0) for i in chosen]
+            return [self._as_recalled(int(i), 0.0) for i in chosen]
         wanted = min(candidates_needed(count, self.settings.gap_frames), older)
+        scores, ids = self._best(query, pose, wanted, older)
+        choice, real = spread(scores, ids, count, self.settings.gap_frames, ids >= 0)
+        return [self._as_recalled(int(ids[0, i]), float(scores[0, i])) for i in choice[0][real[0]].tolist()]
+
+    def ranked(
+        self,
+        query: Float32[np.ndarray, " dim"] | None,
+        pose: Float[Tensor, "3"] | None,
+        count: int,
+        exclude_recent: int,
+        taken: Sequence[Recalled],
+    ) -> list[Recalled]:
+        """The `count` most important frames besides the newest and those `taken`, the best last, however close they lie."""
+        older = self._length - exclude_recent
+        if older <= 0 or count == 0:
+            return []
+        scores, ids = self._best(query, pose, min(count + len(taken), older), older)
+        picks = torch.tensor([[pick.frame for pick in taken]], dtype=torch.int64).view(1, -1)
+        free = (ids >= 0) & ~(ids[:, :, None] == picks[:, None]).any(2)
+        nothing = torch.zeros(1, 0, dtype=torch.int64)
+        choice, real = best_of_rest(scores, count, free, nothing, nothing.bool())
+        return [self._as_recalled(int(ids[0, i]), float(scores[0, i])) for i in choice[0][real[0]].tolist()]
+
+    def _as_recalled(self, frame: int, score: float) -> Recalled:
+        return Recalled(frame=frame, age=self._length - frame, score=score)
+
+    def _best(
+        self,
+        query: Float32[np.ndarray, " dim"] | None,
+        pose: Float[Tensor, "3"] | None,
+        wanted: int,
+        older: int,
+    ) -> tuple[Float[Tensor, "1 candidate"], Int64[Tensor, "1 candidate"]]:
+        """Scores and numbers of the best of the `older` oldest frames."""
+        if self.mode == "hybrid" and self.settings.measure == "latent":
+            ages = torch.arange(self._length, self._length - older, -1, device=self._latents.device)
+            newest = self._latents[self._length - 1]
+            scored = score_latents(self._latents[None, :older], newest[None], ages[None], self.settings)
+            values, numbers = scored.sort(dim=1, descending=True, stable=True)
+            return values[:, :wanted].cpu(), numbers[:, :wanted].cpu()
         whole, mode = self._query(query, pose)
         scores, ids = self._index.search(whole[None], self._length, wanted, exclude_from=older, mode=mode)
-        choice, real = spread(
-            torch.from_numpy(scores),
-            torch.from_numpy(ids),
-            count,
-            self.settings.gap_frames,
-            torch.from_numpy(ids >= 0),
-        )
-        picks = choice[0][real[0]].tolist()
-        return [
-            Recalled(frame=int(ids[0, i]), age=self._length - int(ids[0, i]), score=float(scores[0, i]))
-            for i in picks
-        ]
+        return torch.from_numpy(scores), torch.from_numpy(ids)
 
     def _query(
         self, query: Float32[np.ndarray, " dim"] | None, pose: Float[Tensor, "3"] | None

@@ -26,6 +26,39 @@ class Recent:
     present: Bool[Tensor, "batch recent"]
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What is known behind every world's section, where an end is planned; zeros and absent where nothing is."""
+
+    coming: AgedFrames
+    coming_actions: Int64[Tensor, "batch coming factor"]
+    last: AgedFrames
+    gap: Int64[Tensor, " batch"]
+    """frames between the newest one and the section: of a planned end itself"""
+
+    @classmethod
+    def nothing(cls, schedule: Schedule, recent: Recent) -> "Ahead":
+        """As in play."""
+        like, (batch, _, factors) = recent.latents, recent.actions.shape
+        close, last = (sum(level.frames for level in levels) for levels in (schedule.coming, schedule.last))
+        return cls(
+            coming=_absent(close, like),
+            coming_actions=torch.zeros(batch, close, factors, dtype=torch.int64, device=like.device),
+            last=_absent(last, like),
+            gap=torch.zeros(batch, dtype=torch.int64, device=like.device),
+        )
+
+
+def _absent(count: int, like: Float[Tensor, "batch recent channel height width"]) -> AgedFrames:
+    batch = len(like)
+    return AgedFrames(
+        latents=like.new_zeros(batch, count, *like.shape[2:]),
+        present=torch.zeros(batch, count, dtype=torch.bool, device=like.device),
+        ages=torch.ones(batch, count, dtype=torch.int64, device=like.device),
+        poses=torch.zeros(batch, count, 3, device=like.device),
+    )
+
+
 def recent_of(memories: Sequence[Memory], models: WorldModels) -> Recent:
     """As many as the schedule reaches."""
     columns = zip(*(memory.recent(models.schedule.recent_frames) for memory in memories), strict=True)
@@ -40,8 +73,8 @@ def recall_for(
     actions: Int64[Tensor, "batch step factor"],
     expected: Float[Tensor, "batch section 3"],
     true_poses: Float[Tensor, "batch section 3"] | None,
-) -> list[list[Recalled]]:
-    """Every world's picks; ValueError if the oracle is not told true poses."""
+) -> tuple[list[list[Recalled]], list[list[Recalled]]]:
+    """Every world's picks, and its ranked frames; ValueError if the oracle is not told true poses."""
     schedule, memory = maker.models.schedule, memories[0]
     queries = None
     if memory.mode == "oracle":
@@ -50,15 +83,15 @@ def recall_for(
         expected = true_poses
     elif memory.needs_query:
         queries = maker.queries(recent.latents, recent.present, actions, schedule.section).cpu().numpy()
-    return [
-        memory.recall(
-            None if queries is None else queries[i],
-            expected[i, -1],
-            schedule.recalled.frames,
-            schedule.recent_frames,
+    recalled, ranked = [], []
+    for i, each in enumerate(memories):
+        query = None if queries is None else queries[i]
+        picks = each.recall(query, expected[i, -1], schedule.recalled.frames, schedule.recent_frames)
+        recalled.append(picks)
+        ranked.append(
+            each.ranked(query, expected[i, -1], schedule.ranked_frames, schedule.recent_frames, picks)
         )
-        for i, memory in enumerate(memories)
-    ]
+    return recalled, ranked
 
 
 def history_of(
@@ -66,12 +99,20 @@ def history_of(
     models: WorldModels,
     recent: Recent,
     recalled: Sequence[Sequence[Recalled]],
+    ranked: Sequence[Sequence[Recalled]],
     expected: Float[Tensor, "batch section 3"],
+    ahead: Ahead | None = None,
 ) -> History:
-    """The transformer's input before it is packed."""
+    """The transformer's input before it is packed; `ahead` None: nothing is known behind the section, as in play."""
     schedule, past = models.schedule, recent.latents
     slots, kept = schedule.recalled.frames, schedule.first_frames
     picks = [[pick.frame for pick in each] for each in recalled]
+    # Where there are too few, the least important slots stay empty.
+    ordered = [
+        [(schedule.ranked_frames - len(each) + i, pick.frame) for i, pick in enumerate(each)]
+        for each in ranked
+    ]
+    ahead = ahead or Ahead.nothing(schedule, recent)
     begun = [schedule.first_used(len(memory)) for memory in memories]
     return History(
         recent=past,
@@ -81,9 +122,26 @@ def history_of(
         recalled=_aged(memories, [list(enumerate(each)) for each in picks], slots, past),
         first=_aged(memories, [[(n, n) for n in each] for each in begun], kept, past),
         tail=_tail(memories, schedule, past),
+        ranked=_aged(memories, ordered, schedule.ranked_frames, past),
+        coming=ahead.coming,
+        coming_actions=ahead.coming_actions,
+        last=ahead.last,
+        gap=ahead.gap,
         section_poses=expected,
         sigma=torch.zeros(len(memories), device=past.device, dtype=torch.float32),
     )
+
+
+def registered(history: History, maker: SectionMaker) -> History:
+    """With places of recalled and ranked frames mended by comparing them with the newest one."""
+    newest, pose = history.recent[:, -1], history.recent_poses[:, -1]
+
+    def mended(found: AgedFrames) -> AgedFrames:
+        if not found.latents.shape[1]:
+            return found
+        return replace(found, poses=maker.register(newest, pose, found.latents, found.poses))
+
+    return replace(history, recalled=mended(history.recalled), ranked=mended(history.ranked))
 
 
 def recognised(
@@ -109,26 +167,22 @@ def _aged(
     like: Float[Tensor, "batch recent channel height width"],
 ) -> AgedFrames:
     """Every world's frames of those numbers in those slots (slot, frame)."""
-    batch = len(memories)
-    latents = torch.zeros(batch, slots, *like.shape[2:], dtype=like.dtype, device=like.device)
-    poses = torch.zeros(batch, slots, 3, device=like.device)
-    ages = torch.zeros(batch, slots, dtype=torch.int64)
-    filled = torch.zeros(batch, slots, dtype=torch.bool)
+    frames = _absent(slots, like)
     for i, (memory, pairs) in enumerate(zip(memories, placed, strict=True)):
         if pairs:
             into, numbers = [slot for slot, _ in pairs], [frame for _, frame in pairs]
-            latents[i, into] = memory.latents(numbers).to(latents.dtype)
-            poses[i, into] = memory.poses(numbers)
-            ages[i, into] = len(memory) - torch.tensor(numbers)
-            filled[i, into] = True
-    return AgedFrames(latents=latents, present=filled.to(like.device), ages=ages.to(like.device), poses=poses)
+            frames.latents[i, into] = memory.latents(numbers).to(like.dtype)
+            frames.poses[i, into] = memory.poses(numbers)
+            frames.ages[i, into] = len(memory) - torch.tensor(numbers, device=like.device)
+            frames.present[i, into] = True
+    return frames
 
 
 def _tail(
     memories: Sequence[Memory], schedule: Schedule, like: Float[Tensor, "batch recent channel height width"]
 ) -> AgedFrames:
     """Every world's frames between the first and the recent ones, as the schedule keeps them, in whole groups."""
-    size = schedule.recent[0].kernel.frames
+    size = schedule.tail_kernel.frames
     tails = [
         memory.tail(len(schedule.first_used(len(memory))), schedule.recent_frames) for memory in memories
     ]

@@ -1,7 +1,7 @@
 """How the next section's query is put together and how past frames are scored: the same at play and in training."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,10 +11,14 @@ from torch.nn import functional
 from models.packer import pad_actions
 from retrieval.descriptor import LearnedDescriptor
 from retrieval.place import PlaceSettings, place_keys, place_queries
-from retrieval.similarity import exponential_time, hybrid
+from retrieval.similarity import exponential_time, gaussian_time, hybrid, latent_cosine
 
 MemoryMode = Literal["off", "random", "cosine", "time", "place", "hybrid", "oracle"]
 MEMORY_MODES: tuple[MemoryMode, ...] = ("off", "random", "cosine", "time", "place", "hybrid", "oracle")
+
+Measure = Literal["learned", "latent"]
+"""what frames are compared by: the descriptor's keys with e^(-age/τ), place and heading, or the paper's formula, the cosine
+of latent pixels with e^(-t²) (FramePack, similarity packing), X̂ the newest latent"""
 
 WINDOW_AGES = (1, 2, 4, 8)
 """ages of the recent latents that a query looks at, newest first"""
@@ -26,6 +30,8 @@ ACTION_STEPS = 8
 class RecallSettings:
     """Scores and spread of recall; stored in the checkpoint, because training and play must agree on them."""
 
+    measure: Measure = "learned"
+    """what scores go by where the memory's mode is hybrid"""
     time_weight: float = 0.1
     """λ_time: weight of the time term against a cosine of at most 1"""
     time_constant: float = 100.0
@@ -36,6 +42,14 @@ class RecallSettings:
     """cost of being elsewhere; worth as much as the odometer's positions are"""
     gap_frames: int = 6
     """recalled frames lie more than this many frames apart, so that they show several places"""
+    frames_per_second: float = 8.75
+    """of the game: the paper's time is in seconds"""
+
+    def __post_init__(self) -> None:
+        if self.measure not in get_args(Measure):
+            raise ValueError(
+                f"measure {self.measure!r} is not known; use one of {', '.join(get_args(Measure))}"
+            )
 
 
 PLACE = PlaceSettings()
@@ -78,6 +92,17 @@ def score_all(
     time = exponential_time(ages.flatten().clamp(min=0).float(), settings.time_constant)
     scored = hybrid(cosine.flatten(), time, settings.time_weight).view_as(cosine)
     return scored + near
+
+
+def score_latents(
+    latents: Float[Tensor, "batch n channel height width"],
+    newest: Float[Tensor, "batch channel height width"],
+    ages: Int[Tensor, "batch n"],
+    settings: RecallSettings,
+) -> Float[Tensor, "batch n"]:
+    """The paper's sim_hybrid of every frame with the newest one, whose age is 1."""
+    times = gaussian_time((ages.float() - 1) / settings.frames_per_second, 0.0)
+    return hybrid(latent_cosine(latents, newest), times, settings.time_weight)
 
 
 def hybrid_place(settings: RecallSettings) -> PlaceSettings:

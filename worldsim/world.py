@@ -17,7 +17,7 @@ from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.memory import Memory, Recalled
-from worldsim.past import history_of, recall_for, recent_of, recognised
+from worldsim.past import history_of, recall_for, recent_of, recognised, registered
 from worldsim.recall import MemoryMode
 from worldsim.section_maker import SectionMaker
 
@@ -223,11 +223,8 @@ def step_worlds(
     where = joined([world.where for world in worlds])
     known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
     expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
-    recalled = recall_for(memories, maker, recent, all_actions, expected, true_poses)
-    history = history_of(memories, models, recent, recalled, expected)
-    found = history.recalled
-    poses = maker.register(recent.latents[:, -1], recent.poses[:, -1], found.latents, found.poses)
-    history = replace(history, recalled=replace(found, poses=poses))
+    recalled, ranked = recall_for(memories, maker, recent, all_actions, expected, true_poses)
+    history = registered(history_of(memories, models, recent, recalled, ranked, expected), maker)
     clock.lap("recall")
     history, veil = _seen(worlds, history)
     pack = maker.pack(history, veil)

@@ -16,10 +16,11 @@ from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.presets import tiny
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.model import compile_blocks
+from worldsim.training.model_training import ModelTraining
 from worldsim.training.processes import Processes
 from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
-from worldsim.training.trainer import ModelTrainer, ModelTraining
+from worldsim.training.trainer import ModelTrainer
 from worldsim.world import World, WorldSettings
 
 pytestmark = pytest.mark.gpu
@@ -98,7 +99,7 @@ def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         trainer.take_step(step)
         plain.model.load_state_dict(trainer.model.state_dict())
         generator = trainer.processes.generator(1, step)
-        batch = trainer._batch(step + 1, generator)
+        batch = trainer.batches.draw(step + 1, generator)
         history, own = batch.history, batch.own
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
             caches = [

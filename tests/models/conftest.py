@@ -40,6 +40,9 @@ def make_history(
     section: int = 1,
     first: int = 0,
     tail: int = 0,
+    ranked: int = 0,
+    coming: int = 0,
+    last: int = 0,
     seed: int = 0,
 ) -> History:
     """Random latents; the newest `present` recent frames and the first `found` recalled ones exist."""
@@ -66,6 +69,11 @@ def make_history(
         tail=frames(tail, side=1),
         section_poses=200 * torch.rand(batch, section, 3, generator=generator),
         sigma=torch.rand(batch, generator=generator) * 0.5,
+        ranked=frames(ranked),
+        coming=frames(coming),
+        coming_actions=torch.randint(3, (batch, coming, 3), generator=generator),
+        last=frames(last),
+        gap=torch.zeros(batch, dtype=torch.int64),
     )
 
 

@@ -25,7 +25,7 @@ from models.rotary import (
     pooled_phases,
     rotate,
 )
-from models.schedule import Schedule
+from models.schedule import PACKED, Schedule
 from models.transformer import WorldTransformer
 from worldsim.presets import tiny
 
@@ -218,6 +218,12 @@ def test_phases_of_a_kernel_are_the_mean_of_its_cells(kernel: Kernel) -> None:
         "f1k1f4k2_x_f4k2f1k1_g1",
         "f1k1_tc_f4k4f1k1_r2k1_g1",
         "ta_f4k4f2k1_r1k1_g2",
+        "td_s4k4s2k2s1k1_f2k1_r2k1_g1",
+        "x_s2k2_f1k1_g2",
+        "td_f4k2f1k1_r1k1_g1_x_f1k1",
+        "td_f2k1_g3_x_f4k4f2k2",
+        "f1k1_x_g9_f1k1f4k2f16k4_td",
+        "f1k1_x_g1_f1k1f2k2_x_f1k1",
     ],
 )
 def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> None:
@@ -228,10 +234,11 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
     tail = {"ta": 6, "tc": 1}.get(schedule.tail, 0)
     past = a_history(
         batch=1, recent=reach, recalled=found, present=reach, found=found, section=schedule.section,
-        first=schedule.first_frames, tail=tail,
+        first=schedule.first_frames, tail=tail, ranked=schedule.ranked_frames,
+        coming=sum(level.frames for level in schedule.coming), last=sum(level.frames for level in schedule.last),
     )  # fmt: skip
     pack = model.pack(past)
-    tokens = schedule.tokens(12, 16) + ceil(tail / schedule.recent[0].kernel.frames)
+    tokens = schedule.tokens(12, 16) + ceil(tail / schedule.tail_kernel.frames)
     assert pack.tokens.shape[1] == pack.present.shape[1] == len(pack.phases.cos) == tokens
     assert pack.phases.world_cos is None or pack.phases.world_cos.shape[1] == tokens
     assert bool(pack.present.all())
@@ -239,8 +246,9 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
     noise = torch.randn(1, schedule.section, 4, 12, 16, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([0.5])
     velocity = model.denoise(noise, sigma, actions, model.encode_history(pack, past.sigma))
-    frames = [past.recent[:, 0], past.recent[:, -1]]
-    frames += [each.latents[:, i] for each in (past.first, past.tail) for i in range(each.latents.shape[1])]
+    frames = [past.recent[:, 0], past.recent[:, -1]] if reach else []
+    others = (past.first, past.tail, past.ranked, past.coming, past.last)
+    frames += [each.latents[:, i] for each in others for i in range(each.latents.shape[1])]
     for frame in frames:
         frame += 1.0
         other = model.denoise(noise, sigma, actions, model.encode_history(model.pack(past), past.sigma))
@@ -248,13 +256,41 @@ def test_every_kernel_packs_and_counts(transformer_of, a_history, text: str) -> 
         velocity = other
 
 
+def test_order_in_time_of_all_parts(transformer_of, a_history) -> None:
+    """What lies before and behind the section: where each token's newest frame stands, and its rotary time."""
+    text = "f1k1_td_s2k2s1k1_f2k2f1k1_r1k1_g2_x_f2k1"
+    model = transformer_of(replace(tiny().transformer, schedule=text, attention="causal"))
+    past = a_history(
+        batch=1, recent=3, present=3, recalled=1, found=1, first=1, ranked=3, last=2, section=2
+    )  # fmt: skip
+    for part, ages in (("recalled", [50]), ("first", [99]), ("ranked", [70, 30, 40]), ("last", [8, 9])):
+        getattr(past, part).ages.copy_(torch.tensor([ages]))
+    times = model.pack(past).times[0]
+    expected = (
+        [-2] * 12 + [-1] * 48 + [-50] * 48 + [-99] * 48 + [-30] * 12 + [-40] * 48 + [9] * 48 + [10] * 48
+    )
+    assert times.tolist() == expected
+    slots = [(-3, -2), (-1,), (-5,), (-8,), (-14, -12), (-10,), (3,), (4,)]
+    cos = model.packer.cos
+    start = 0
+    for slot, level in zip(slots, [lv for p in PACKED for lv in model.schedule.levels(p)], strict=False):
+        for time in slot[:: level.kernel.frames]:
+            group = torch.arange(
+                time, time + level.kernel.frames * 2, 2 if level.kernel.frames > 1 and time < -9 else 1
+            )
+            group = group[: level.kernel.frames].float()
+            phases = kernel_phases(group, 12, 16, 16, level.kernel)[0]
+            torch.testing.assert_close(cos[start : start + len(phases)], phases)
+            start += len(phases)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("td_f2k1_r4k1_g1_x_f1k1", "end"),
-        ("f1k1_x_g9_f1k1f4k2_td", "ahead"),
+        ("td_f2k1_g9_f1k1_x", "both recent and coming"),
+        ("f1k1_x_g9_f1k1f4k2_ta", "tail that is kept ahead"),
         ("td_f2k1h6w3f2k1_r4k1_g1", "odd side"),
-        ("td_r4k1_g1", "no recent"),
+        ("td_r4k1_g1", "neither recent nor coming"),
         ("td_f2k1_r4k2_g1", "recalled"),
     ],
 )

@@ -60,7 +60,7 @@ def plain_block(block: Block, x: Tensor, modulation: Tensor, phases: list[Tensor
 def one_pass(
     model: WorldTransformer, history: History, noisy: Tensor, sigma: Tensor, actions: Tensor
 ) -> Tensor:
-    """Velocity from the whole sequence at once: history sees history alone, the section sees everything."""
+    """Velocity from the whole sequence at once: who sees whom is told by the attention, token by token."""
     pack, section, window = model.pack(history), noisy.shape[1], model.config.action_window
     own = torch.cat([patch.flatten(2).transpose(1, 2) for patch in model.patchify.proj(
         noisy.transpose(1, 2)).split(1, 2)], 1)  # fmt: skip
@@ -82,7 +82,13 @@ def one_pass(
     phases = [torch.cat([getattr(one, name) for one in both], -2) for name in NAMES]
     exists = torch.cat((pack.present, pack.present.new_ones(own.shape[:2])), 1)
     sees = exists[:, None, :].repeat(1, x.shape[1], 1)
-    sees[:, :context, context:] = False
+    if model.config.attention != "joint":
+        sees[:, :context, context:] = False
+    if model.config.attention == "causal":
+        frames = torch.arange(section).repeat_interleave(per_frame).expand(len(x), -1)
+        times = torch.cat((pack.times, frames), 1)
+        sees &= times[:, :, None] >= times[:, None]
+        sees |= torch.eye(x.shape[1], dtype=torch.bool)
     for block in model.blocks:
         x = plain_block(block, x, modulation, phases, sees)
     shift, scale = model.final_modulation(functional.silu(condition)).chunk(2, -1)
@@ -95,11 +101,13 @@ def one_pass(
     return torch.stack(frames, 1)
 
 
+@pytest.mark.parametrize("attention", ["once", "joint", "causal"])
 @pytest.mark.parametrize(("present", "found"), [(22, 4), (5, 1)])
 def test_cached_history_equals_one_pass_over_everything(
-    filled_transformer: WorldTransformer, a_history, present: int, found: int
+    transformer_of, a_history, present: int, found: int, attention: str
 ) -> None:
     """The cache serves every denoising step: it must hold exactly what a full pass would compute each time."""
+    filled_transformer = transformer_of(replace(tiny().transformer, attention=attention))
     history = a_history(batch=2, present=present, found=found)
     cache = filled_transformer.encode_history(filled_transformer.pack(history), history.sigma)
     for seed in range(3):
@@ -110,9 +118,10 @@ def test_cached_history_equals_one_pass_over_everything(
         assert float(whole.std()) > 0.1
 
 
-def test_a_section_of_several_frames_equals_one_pass(transformer_of, a_history) -> None:
+@pytest.mark.parametrize("attention", ["once", "joint", "causal"])
+def test_a_section_of_several_frames_equals_one_pass(transformer_of, a_history, attention: str) -> None:
     """Each frame of a section has its own window of actions and its own time."""
-    model = transformer_of(replace(tiny().transformer, schedule="td_f4k2f2k1_r2k1_g3"))
+    model = transformer_of(replace(tiny().transformer, schedule="td_f4k2f2k1_r2k1_g3", attention=attention))
     history = a_history(batch=2, recent=6, present=6, recalled=2, found=2, section=3)
     noisy, sigma, actions = section_inputs(2, section=3)
     cache = model.encode_history(model.pack(history), history.sigma)
@@ -134,10 +143,10 @@ def test_batch_equals_single(filled_transformer: WorldTransformer, a_history) ->
         torch.testing.assert_close(together[i : i + 1], single, rtol=1e-3, atol=1e-4)
 
 
-def test_forward_serves_every_draw_from_one_history_pass(
-    filled_transformer: WorldTransformer, a_history
-) -> None:
+@pytest.mark.parametrize("attention", ["once", "joint", "causal"])
+def test_forward_serves_every_draw_from_one_history_pass(transformer_of, a_history, attention: str) -> None:
     """Repeating the cache must pair each draw with its own history, actions and sigma."""
+    filled_transformer = transformer_of(replace(tiny().transformer, attention=attention))
     history = a_history(batch=2)
     _, _, actions = section_inputs(2)
     generator = torch.Generator().manual_seed(5)
@@ -182,6 +191,51 @@ def test_everything_it_is_told_changes_the_output(filled_transformer: WorldTrans
         recent[:, frame] += 1
         assert not torch.allclose(usual, velocity(replace(history, recent=recent), sigma, actions)), frame
     assert not torch.allclose(usual, velocity(history, sigma + 0.1, actions))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "changed"),
+    [
+        ("td_f4k2f1k1_g1_x_f1k1", ("last", "last ages", "last poses", "last present", "gap")),
+        (
+            "f1k1_x_g1_f1k1f4k2_td",
+            ("coming", "coming_actions", "coming poses", "coming present", "first ages"),
+        ),
+        ("td_s2k2_f1k1_g1", ("ranked", "ranked ages", "ranked poses", "ranked present")),
+    ],
+)
+def test_everything_ahead_and_ranked_changes_the_output(
+    transformer_of, a_history, schedule: str, changed: tuple[str, ...]
+) -> None:
+    """A planned end that reaches nothing is no plan; what is absent must not count."""
+    model = transformer_of(replace(tiny().transformer, schedule=schedule))
+    parts = {
+        name: sum(level.frames for level in getattr(model.schedule, name))
+        for name in ("recent", "first", "ranked", "coming", "last")
+    }
+    history = a_history(batch=1, recalled=0, present=parts["recent"], **parts)
+    noisy, sigma, actions = section_inputs(1)
+
+    def velocity(past: History) -> Tensor:
+        return model.denoise(noisy, sigma, actions, model.encode_history(model.pack(past), past.sigma))
+
+    usual = velocity(history)
+    for change in changed:
+        name, *what = change.split(" ")
+        value = getattr(history, name)
+        other = {
+            "gap": lambda value: value + 20,
+            "coming_actions": lambda value: (value + 1) % 3,
+            "ages": lambda value: replace(value, ages=value.ages + 100),
+            "poses": lambda value: replace(value, poses=value.poses * 0.9),
+            "present": lambda value: replace(value, present=value.present & False),
+        }.get((what or [name])[0], lambda value: replace(value, latents=value.latents + 1))(value)
+        assert not torch.allclose(usual, velocity(replace(history, **{name: other}))), change
+        if "present" in what:
+            gone = replace(history, **{name: other})
+            wild = replace(other, latents=other.latents - 50, ages=other.ages + 9, poses=other.poses + 77)
+            if name != "coming":
+                assert torch.equal(velocity(gone), velocity(replace(history, **{name: wild})))
 
 
 def test_order_of_recalled_frames_is_told_by_slot(filled_transformer: WorldTransformer, a_history) -> None:
@@ -264,11 +318,13 @@ def test_only_relative_poses_count(transformer_of, a_history, section: int) -> N
     torch.testing.assert_close(*velocities, rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.parametrize("attention", ["once", "joint"])
 def test_the_newest_rows_of_a_cache_are_those_of_the_rows_alone(
-    filled_transformer: WorldTransformer, a_history
+    transformer_of, a_history, attention: str
 ) -> None:
     """Training goes on with the model's own frames from a part of its batch: the wrong rows would mix worlds."""
-    model, history = filled_transformer, a_history(batch=4)
+    model = transformer_of(replace(tiny().transformer, attention=attention))
+    history = a_history(batch=4)
     noisy, sigma, actions = section_inputs(4)
     cache = model.encode_history(model.pack(history), history.sigma)
     part = model.denoise(noisy[2:], sigma[2:], actions[2:], cache.newest_rows(2))

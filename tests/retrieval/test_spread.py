@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval import HybridIndex, HybridIndexSettings, candidates_needed, spread
+from retrieval import HybridIndex, HybridIndexSettings, best_of_rest, candidates_needed, spread
 
 
 def plain_greedy(scores, times, count, gap_frames, valid, keys=None, max_similarity=1.0):
@@ -111,3 +111,21 @@ def test_refuses_nonsense():
         spread(ones, ones.long(), -1, 1, ones.bool())
     with pytest.raises(ValueError, match="gap_frames -1"):
         candidates_needed(1, -1)
+
+
+def test_the_best_of_the_rest_by_hand() -> None:
+    """Against sorting the rest: taken ones out, the best last, empty places first."""
+    generator = torch.Generator().manual_seed(0)
+    for count, n in ((0, 5), (3, 12), (6, 4), (8, 12)):
+        scores = torch.randint(5, (6, n), generator=generator).float()
+        valid = torch.rand(6, n, generator=generator) < 0.7
+        taken = torch.stack([torch.randperm(n, generator=generator)[:3] for _ in range(6)])
+        real = torch.rand(6, 3, generator=generator) < 0.6
+        choice, found = best_of_rest(scores, count, valid, taken, real)
+        assert choice.shape == found.shape == (6, count)
+        for row in range(6):
+            gone = set(taken[row][real[row]].tolist())
+            rest = [i for i in range(n) if valid[row, i] and i not in gone]
+            rest = sorted(rest, key=lambda i: -scores[row, i])[:count]
+            assert choice[row][found[row]].tolist() == rest[::-1]
+            assert found[row].tolist() == [False] * (count - len(rest)) + [True] * len(rest)

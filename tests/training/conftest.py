@@ -15,10 +15,11 @@ from worldsim.presets import tiny
 from worldsim.recall import ACTION_STEPS
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.loop import LoopSettings
+from worldsim.training.model_training import ModelTraining
 from worldsim.training.processes import Processes
 from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
-from worldsim.training.trainer import ModelTrainer, ModelTraining
+from worldsim.training.trainer import ModelTrainer
 
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.schedule import Schedule
 from retrieval.motion import traced_back
+from worldsim.training.ahead import AheadSettings
 from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.moments import Moments, coming_latents, recent_actions, recent_latents
 from worldsim.training.recalling import RecallMixture, mark_episodes
@@ -61,11 +63,11 @@ def test_own_frames_begin_and_begin_anew_as_told(trainer_of, training_of) -> Non
         assert "loss_own_history" not in trainer.take_step(step)
     starts, times = [], []
     for step in range(9, 24):
-        before = trainer.own
+        before = trainer.batches.own
         assert "loss_own_history" in trainer.take_step(step)
-        if trainer.own is not before:
+        if trainer.batches.own is not before:
             starts.append(step)
-        times.append(trainer.own.moments.time)
+        times.append(trainer.batches.own.moments.time)
     assert starts == [9, 12, 18]
     assert torch.equal(times[4] - times[3], torch.ones(3, dtype=torch.int64))
     assert not torch.equal(times[3] - times[2], torch.ones(3, dtype=torch.int64))
@@ -77,8 +79,8 @@ def test_own_history_holds_what_the_model_made(trainer_of, training_of) -> None:
     trainer = trainer_of(training_of(own_frames=SelfRolloutSettings(after_steps=0, length=24)))
     for step in range(5):
         trainer.take_step(step)
-    own = trainer.own
-    truth, present = recent_latents(trainer.episodes.latents, own.moments, 22)
+    own = trainer.batches.own
+    truth, present = recent_latents(trainer.batches.episodes.latents, own.moments, 22)
     assert torch.equal(own.present, present)
     shared = present.clone()
     shared[:, -5:] = False
@@ -90,7 +92,7 @@ def test_self_rollout_stays_within_its_episode(trainer_of, episodes_of) -> None:
     """`length` steps ahead must have true frames to learn from."""
     episodes = episodes_of(count=2, length=40)
     trainer = trainer_of(episodes=episodes)
-    given = (episodes, trainer.recall.marks, trainer.odometer)
+    given = (episodes, trainer.batches.recall.marks, trainer.batches.odometer)
     rollout = SelfRollout(*given, 500, 22, 1, 24, torch.Generator().manual_seed(0))
     assert int(rollout.moments.time.max()) == 40 - 24
     for _ in range(24):
@@ -106,14 +108,14 @@ def test_own_frames_are_seen_from_where_play_would_think(trainer_of, episodes_of
     """Poses of own frames come from these frames, not from the true ones: the odometer followed along both must agree."""
     episodes = episodes_of(count=2, length=60)
     trainer = trainer_of(episodes=episodes)
-    odometer, marks = trainer.odometer, trainer.recall.marks
+    odometer, marks = trainer.batches.odometer, trainer.batches.recall.marks
     generator = torch.Generator().manual_seed(2)
     torch.nn.init.normal_(odometer.mlp[-1].weight, generator=generator)
     if (
         section == 1
     ):  # Sure of every landmark, and of nonsense. Longer sections find landmarks once, not at every frame.
         odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.3, -0.2]))
-    marks = mark_episodes(episodes, trainer.recall.descriptor, odometer)
+    marks = mark_episodes(episodes, trainer.batches.recall.descriptor, odometer)
     rollout = SelfRollout(episodes, marks, odometer, 6, 22, section, 4, generator)
     begun, episode = rollout.moments.time, rollout.moments.episode
     made = torch.randn(6, 4 * section, 4, 12, 16, generator=generator)
@@ -170,10 +172,10 @@ def test_history_noise_is_told_and_leaves_the_target_clean(trainer_of, training_
     settings = training_of(batch=64, own_frames=TRUTH_ONLY, clean_share=0.4, history_noise=0.5)
     settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=0.0))
     trainer = trainer_of(settings)
-    batch = trainer._batch(0, torch.Generator().manual_seed(0))
+    batch = trainer.batches.draw(0, torch.Generator().manual_seed(0))
     assert batch.own == 0
     history, actions = batch.history, batch.actions
-    flat = trainer.episodes.latents.float().flatten(0, 1)
+    flat = trainer.batches.episodes.latents.float().flatten(0, 1)
     assert all(bool((flat == frame).flatten(1).all(1).any()) for frame in batch.coming[:, 0])
     clean = history.sigma == 0
     assert 0.25 < float(clean.float().mean()) < 0.55
@@ -192,14 +194,14 @@ def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of
     settings = replace(settings, recall=RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0))
     trainer = trainer_of(settings)
     generator = torch.Generator().manual_seed(0)
-    batch = trainer._batch(0, generator)
-    moments = random_moments(trainer.episodes, 32, 1, torch.Generator().manual_seed(0))
-    assert torch.equal(batch.coming, coming_latents(trainer.episodes.latents, moments, 1))
+    batch = trainer.batches.draw(0, generator)
+    moments = random_moments(trainer.batches.episodes, 32, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.coming, coming_latents(trainer.batches.episodes.latents, moments, 1))
     recalled = batch.history.recalled
     rows, slots = recalled.present.nonzero(as_tuple=True)
     frames = moments.time[rows] - recalled.ages[rows, slots]
     assert torch.equal(
-        recalled.latents[rows, slots], trainer.episodes.latents[moments.episode[rows], frames].float()
+        recalled.latents[rows, slots], trainer.batches.episodes.latents[moments.episode[rows], frames].float()
     )
     assert len(rows) > 40
 
@@ -221,8 +223,8 @@ def test_own_histories_count_as_far_as_true_frames_show_the_target(trainer_of, t
     recall = RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0)
     trainer = trainer_of(replace(training_of(batch=16, own_frames=own_frames), recall=recall))
     for step in range(3):
-        batch = trainer._batch(step, trainer.processes.generator(0, step))
-        rollout, episodes = trainer.own, trainer.episodes
+        batch = trainer.batches.draw(step, trainer.processes.generator(0, step))
+        rollout, episodes = trainer.batches.own, trainer.batches.episodes
         assert batch.own == 8
         assert bool((batch.weights[:8] == 1).all())
         ages = batch.history.recalled.ages[8:]
@@ -253,17 +255,89 @@ def test_own_histories_count_as_far_as_true_frames_show_the_target(trainer_of, t
         "f1k1f2k2_tc_f4k4f2k1_r1k1_g1",
         "f1k1_ta_f4k4f2k1_g1",
         "td_f4k2f1k1_r2k1_g1+D",
+        "td_s4k2s2k1_f4k2f1k1_r1k1_g1",
+        "td_f4k2f1k1_r1k1_g2_x_f1k1",
+        "f1k1_x_g3_f1k1f4k2_td",
     ],
 )
 def test_every_schedule_that_packs_trains(trainer_of, training_of, schedule: str) -> None:
     """Without memory, of other kernels and of longer sections: each level must learn from the first steps on."""
-    own = SelfRolloutSettings(share=0.5, after_steps=0, length=6)
+    share = 0.5 if Schedule.parse(schedule).recent else 0.0
+    own = SelfRolloutSettings(share=share, after_steps=0, length=6)
     trainer = trainer_of(training_of(own_frames=own), schedule=schedule)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     for step in range(3):
         assert torch.isfinite(trainer.take_step(step)["loss"])
     still = [name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])]
     assert not [name for name in still if name.startswith("packer.")]
+
+
+def test_an_inverted_schedule_cannot_train_on_its_own(trainer_of, training_of) -> None:
+    """It goes from last to first, own histories from first to last."""
+    with pytest.raises(ValueError, match=r"f1k1_x_g1_f1k1_td.*use --own-frames.share 0"):
+        trainer_of(training_of(), schedule="f1k1_x_g1_f1k1_td")
+
+
+def test_frames_ahead_are_the_true_ones(trainer_of, training_of) -> None:
+    """Endpoints lie as far ahead as they are told to; those made as ends have none, and lie beyond a gap."""
+    own = SelfRolloutSettings(share=0.25, after_steps=0, length=6)
+    settings = training_of(batch=400, own_frames=own, clean_share=1.0)
+    settings = replace(settings, ahead=AheadSettings(longest=30, unplanned=0.3, endless=0.2))
+    trainer = trainer_of(settings, schedule="td_f4k2f1k1_g2_x_f2k1")
+    generator = torch.Generator().manual_seed(0)
+    batch, episodes = trainer.batches.draw(0, generator), trainer.batches.episodes
+    history, moments = batch.history, random_moments(episodes, 300, 2, torch.Generator().manual_seed(0))
+    gap = history.gap
+    assert bool((gap[300:] == 0).all())
+    assert 0.15 < float((gap[:300] > 0).float().mean()) < 0.35
+    assert int(gap.max()) > 15
+    lengths = episodes.lengths[moments.episode]
+    for row in range(300):
+        episode, time = int(moments.episode[row]), int(moments.time[row])
+        known = time - int(gap[row])
+        for slot in range(5):
+            number = known - 5 + slot
+            assert bool(history.recent_present[row, slot]) == (number >= 0)
+            if number >= 0:
+                assert torch.equal(history.recent[row, slot], episodes.latents[episode, number].float())
+                assert torch.equal(
+                    history.recent_actions[row, slot], episodes.actions[episode, number].long()
+                )
+        for slot in range(2):
+            number = time + 1 + int(history.last.ages[row, slot])
+            there = bool(history.last.present[row, slot])
+            assert not (there and (gap[row] > 0 or number >= lengths[row]))
+            if there:
+                assert torch.equal(history.last.latents[row, slot], episodes.latents[episode, number].float())
+        assert torch.equal(batch.coming[row], episodes.latents[episode, time : time + 2].float())
+    with_end = history.last.present[:300, 0][gap[:300] == 0].float().mean()
+    assert 0.55 < float(with_end) < 0.85
+    ages = history.last.ages
+    assert bool((ages[:, 1] == ages[:, 0] + 1).all())
+    assert 20 < int(ages.max()) <= 31
+    assert int(ages[:, 0].median()) < 12
+
+
+def test_inverted_training_sees_what_follows(trainer_of, training_of) -> None:
+    """The frames right behind the section with the actions that led to them, at times only the nearest or none."""
+    own = SelfRolloutSettings(share=0.0, after_steps=0, length=6)
+    trainer = trainer_of(
+        training_of(batch=300, own_frames=own, clean_share=1.0), schedule="f1k1_x_g2_f1k1f4k2_td"
+    )
+    batch, episodes = trainer.batches.draw(0, torch.Generator().manual_seed(0)), trainer.batches.episodes
+    moments = random_moments(episodes, 300, 2, torch.Generator().manual_seed(0))
+    history = batch.history
+    assert history.recent.shape[1] == 0
+    assert torch.equal(history.first.latents[:, 0], episodes.latents[moments.episode, 0].float())
+    counts = history.coming.present.sum(1)
+    assert set(counts.tolist()) == set(range(6))
+    for row in range(300):
+        episode, time = int(moments.episode[row]), int(moments.time[row])
+        for slot in range(int(counts[row])):
+            number = time + 2 + slot
+            assert torch.equal(history.coming.latents[row, slot], episodes.latents[episode, number].float())
+            assert torch.equal(history.coming_actions[row, slot], episodes.actions[episode, number].long())
+        assert not history.coming.latents[row, int(counts[row]) :].any()
 
 
 def test_own_frames_are_drawn_with_the_shift_that_is_asked_for(trainer_of, training_of) -> None:
@@ -274,8 +348,8 @@ def test_own_frames_are_drawn_with_the_shift_that_is_asked_for(trainer_of, train
         trainer = trainer_of(training_of(own_frames=own))
         torch.nn.init.normal_(trainer.model.final.weight, std=0.1, generator=torch.Generator().manual_seed(0))
         trainer.take_step(0)
-        assert trainer.own is not None
-        made.append(trainer.own.recent[:, -1])
+        assert trainer.batches.own is not None
+        made.append(trainer.batches.own.recent[:, -1])
     assert trainer.sizes.flow.shift == 2.0
     torch.testing.assert_close(made[0], made[1])
     assert not torch.allclose(made[0], made[2], atol=1e-3)

@@ -25,9 +25,9 @@ from worldsim.training.data import cached_latents, own_share, sample_frames
 from worldsim.training.descriptor import DescriptorTraining, train_descriptor
 from worldsim.training.loop import LoopSettings
 from worldsim.training.model import train_model
+from worldsim.training.model_training import ModelTraining
 from worldsim.training.odometer import OdometerTraining, train_odometer
 from worldsim.training.self_rollout import SelfRolloutSettings
-from worldsim.training.trainer import ModelTraining
 from worldsim.world import World
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ import torch
 from retrieval.landmarks import YOUNGEST
 from retrieval.place import PlaceSettings
 from worldsim.checkpoint import WorldModels
-from worldsim.presets import tiny
-from worldsim.recall import RecallSettings, make_queries, score_all, score_places
+from worldsim.presets import Preset, tiny
+from worldsim.recall import RecallSettings, make_queries, score_all, score_latents, score_places
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import BatchRecall, EpisodeMarks, Picks, RecallMixture, mark_episodes
@@ -46,17 +46,19 @@ def pick(
     marks: EpisodeMarks | None = None,
     seed: int = 0,
     own: int = 0,
+    sizes: Preset | None = None,
 ) -> Picks:
     """What training recalls for these moments; the descriptor's keys are in float32 unless given."""
     if marks is None:
         keys = torch.stack([models.descriptor.keys(latents.float()) for latents in episodes.latents])
         marks = replace(mark_episodes(episodes, models.descriptor, models.odometer), keys=keys)
-    recall = BatchRecall(episodes, marks, models.descriptor, tiny(), mixture)
+    recall = BatchRecall(episodes, marks, models.descriptor, sizes or tiny(), mixture)
     recent, present = recent_latents(episodes.latents, moments, 22)
     actions = recent_actions(episodes.actions, moments, 22, 1)
     rows = moments.episode[:, None]
     poses = marks.poses[rows, moments.frames(-22, -1).clamp(min=0)]
-    pasts = Pasts(moments, recent, present, poses, marks.expected[rows, moments.frames(0, 0)])
+    gap = torch.zeros_like(moments.time)
+    pasts = Pasts(moments, recent, present, poses, marks.expected[rows, moments.frames(0, 0)], gap)
     return recall.pick(pasts, actions, own, torch.Generator().manual_seed(seed))
 
 
@@ -84,6 +86,54 @@ def test_training_recalls_what_play_recalls(tiny_models: WorldModels, episodes: 
         assert (time - picks.frames[i])[picks.present[i]].tolist() == [one.age for one in recalled]
         seen += len(recalled)
     assert seen >= 14
+
+
+@pytest.mark.parametrize("measure", ["learned", "latent"])
+def test_training_ranks_what_play_ranks(
+    models_of, episodes: LatentEpisodes, monkeypatch: pytest.MonkeyPatch, measure: str
+) -> None:
+    """A history in the order of importance: the same frames in the same slots, none twice, by either measure."""
+    transformer = replace(tiny().transformer, schedule="td_s4k2s2k1_f16k4f4k2f2k1_r2k1_g1")
+    recall = RecallSettings(measure=measure, time_weight=0.5)
+    sizes = replace(tiny(), transformer=transformer, recall=recall)
+    models = models_of(sizes)
+    picks = pick(models, episodes, MOMENTS, HYBRID, sizes=sizes)
+    packed = []
+    pack = type(models.transformer).pack
+    monkeypatch.setattr(
+        type(models.transformer), "pack", lambda model, past: packed.append(past) or pack(model, past)
+    )
+    for i, (episode, time) in enumerate(zip(MOMENTS.episode.tolist(), MOMENTS.time.tolist(), strict=True)):
+        world = world_at(models, episodes, episode, time, "hybrid")
+        recalled = world.step(episodes.actions[episode, time : time + 1].long().numpy()).recalled
+        assert picks.frames[i][picks.present[i]].tolist() == [one.frame for one in recalled]
+        ranked, ages = packed[-1].ranked, packed[-1].ranked.ages[0]
+        assert torch.equal(ranked.present[0], picks.ranked_present[i])
+        real = picks.ranked_present[i]
+        assert (time - ages[real]).tolist() == picks.ranked[i][real].tolist()
+        assert int(real.sum()) == min(6, max(0, time - 22 - len(recalled)))
+        everything = picks.frames[i][picks.present[i]].tolist() + picks.ranked[i][real].tolist()
+        assert len(set(everything)) == len(everything)
+        assert torch.equal(ranked.latents[0][real], episodes.latents[episode, picks.ranked[i][real]].float())
+
+
+def test_the_papers_measure_by_hand(episodes: LatentEpisodes) -> None:
+    """sim_cos over latent pixels + λ exp(−Δt²) in seconds, one frame at a time."""
+    settings = RecallSettings(measure="latent", time_weight=0.3, frames_per_second=8.0)
+    latents = episodes.latents[:, 10:30].float()
+    newest = episodes.latents[:, 30].float()
+    ages = torch.arange(21, 1, -1).expand(2, -1)
+    scores = score_latents(latents, newest, ages, settings)
+    for row in range(2):
+        for i in range(20):
+            pixels = [
+                float(torch.cosine_similarity(latents[row, i, :, y, x], newest[row, :, y, x], dim=0))
+                for y in range(12)
+                for x in range(16)
+            ]
+            seconds = (int(ages[row, i]) - 1) / 8.0
+            expected = np.mean(pixels) + 0.3 * np.exp(-(seconds**2))
+            assert float(scores[row, i]) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("recognises", [False, True])

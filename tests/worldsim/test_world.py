@@ -277,6 +277,8 @@ def test_errors_are_one_line_and_name_the_mend(tiny_models: WorldModels) -> None
         "td_f4k4h4w4f2k1h4w4f1k1_r2k1h4w4_g2",
         "f1k1f4k2_tc_f4k2f1k1_r2k1_g1",
         "ta_f4k4f1k1_g1",
+        "td_s4k2s2k1_f4k2f1k1_r1k1_g1",
+        "td_f4k2f1k1_r2k1_g1_x_f1k1",
     ],
 )
 def test_other_schedules_play(models_of, schedule: str, mode: str) -> None:

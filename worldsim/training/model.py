@@ -19,12 +19,13 @@ from worldsim.training.components import (
 )
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import TrainingLoop
+from worldsim.training.model_training import ModelTraining
 from worldsim.training.openings import keep_openings
 from worldsim.training.preview import ModelPreview
 from worldsim.training.processes import Processes
 from worldsim.training.reading import read_action_space
 from worldsim.training.recalling import BatchRecall, mark_episodes
-from worldsim.training.trainer import ModelTrainer, ModelTraining
+from worldsim.training.trainer import ModelTrainer
 
 CODEBOOK_PIXELS = 400_000
 """a codebook is fitted to about so many"""

@@ -37,6 +37,8 @@ class Pasts:
     """where these frames were seen from, as the odometer estimates it"""
     expected: Float[Tensor, "batch section 3"]
     """the same of the coming section, before it is seen"""
+    gap: Int[Tensor, " batch"]
+    """frames between the recent ones and the moment: 0, but where the moment is a planned end"""
 
     def with_more(self, more: "Pasts") -> "Pasts":
         """These and then those."""
@@ -117,7 +119,7 @@ def tail_frames(
 
     `cells` are the episodes' `tail_cells`.
     """
-    size, first = schedule.recent[0].kernel.frames, _first_used(moments, schedule).sum(1)
+    size, first = schedule.tail_kernel.frames, _first_used(moments, schedule).sum(1)
     counts = (moments.time - schedule.recent_frames - first).clamp(min=0)
     kept = schedule.tail in ("ta", "tc")
     longest, device = kept * max(0, cells.shape[1] - schedule.recent_frames), counts.device

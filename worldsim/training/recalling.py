@@ -1,6 +1,6 @@
 """Recall during training: the same queries, scores and spread as at play, for whole batches of episodes at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,9 +10,9 @@ from retrieval.descriptor import LearnedDescriptor
 from retrieval.motion import traced_back
 from retrieval.odometer import Odometer
 from retrieval.place import place_keys
-from retrieval.spread import spread
+from retrieval.spread import best_of_rest, spread
 from worldsim.presets import Preset
-from worldsim.recall import PLACE, make_queries, score_all, score_places
+from worldsim.recall import PLACE, make_queries, score_all, score_latents, score_places
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts
 
@@ -69,14 +69,16 @@ class EpisodeMarks:
 
 @dataclass(frozen=True)
 class Picks:
-    """Frames recalled for a batch of moments."""
+    """Frames recalled for a batch of moments, and those that a schedule has in the order of their importance."""
 
     frames: Int[Tensor, "batch recalled"]
     present: Bool[Tensor, "batch recalled"]
+    ranked: Int[Tensor, "batch ranked"]
+    ranked_present: Bool[Tensor, "batch ranked"]
 
     def last(self, count: int) -> "Picks":
         """Of the last `count` moments."""
-        return Picks(frames=self.frames[-count:], present=self.present[-count:])
+        return Picks(*(getattr(self, field.name)[-count:] for field in fields(self)))
 
 
 @torch.no_grad()
@@ -112,7 +114,7 @@ class BatchRecall:
     ) -> None:
         self.marks, self.descriptor, self.sizes, self.mixture = marks, descriptor, sizes, mixture
         self.true_poses = episodes.poses[..., [0, 1, 3]]
-        self.lengths = episodes.lengths
+        self.lengths, self.latents = episodes.lengths, episodes.latents
 
     @torch.no_grad()
     def pick(
@@ -122,35 +124,52 @@ class BatchRecall:
         own: int,
         generator: torch.Generator,
     ) -> Picks:
-        """Frames out of the recent context; each moment draws its way of recall from the mixture.
+        """Frames out of the recent context; each moment draws its way of recall from the mixture, and ranks as at play.
 
         The last `own` moments are those of the model's own histories.
         """
-        schedule, settings, mixture = self.sizes.schedule, self.sizes.recall, self.mixture
+        schedule, mixture = self.sizes.schedule, self.mixture
         moments = pasts.moments
         episode, last = moments.episode, moments.time + schedule.section - 1
-        keys = self.marks.keys[episode]
-        numbers = torch.arange(keys.shape[1], device=keys.device)
+        device = episode.device
+        numbers = torch.arange(self.marks.keys.shape[1], device=device)
         ages = moments.time[:, None] - numbers
-        queries = make_queries(self.descriptor, pasts.recent, pasts.present, actions, schedule.section)
-        scores = score_all(keys, queries, ages, self.marks.poses[episode], pasts.expected[:, -1], settings)
-        way = torch.rand(len(moments), generator=generator, device=keys.device)[:, None]
+        scores = self._scores(pasts, actions, ages)
+        way = torch.rand(len(moments), generator=generator, device=device)[:, None]
         shares = torch.full_like(way, mixture.oracle)
         shares[len(way) - own :] = mixture.own_oracle
         by_oracle = way < shares
         by_chance = (way >= shares) & (way < shares + mixture.random)
         oracle = score_places(self.true_poses[episode], self.true_poses[episode, last], PLACE)
+        ranking = scores
         scores = torch.where(by_oracle, oracle, scores)
-        chance = torch.rand(scores.shape, generator=generator, device=keys.device)
+        chance = torch.rand(scores.shape, generator=generator, device=device)
         scores = torch.where(by_chance, chance, scores)
-        past = ages > schedule.recent_frames
+        past = ages > schedule.recent_frames + pasts.gap[:, None]
         # A view is a view: what the player sees later teaches how to draw from it as well.
         coming = (ages < -schedule.recent_frames) & (numbers < self.lengths[episode][:, None]) & by_oracle
         frames, found = spread(
             scores,
             numbers.expand(scores.shape).contiguous(),
             schedule.recalled.frames,
-            settings.gap_frames,
+            self.sizes.recall.gap_frames,
             (past | coming) & (way < 1 - mixture.off),
         )
-        return Picks(frames=frames, present=found)
+        ranked, ranked_found = best_of_rest(ranking, schedule.ranked_frames, past, frames, found)
+        return Picks(frames=frames, present=found, ranked=ranked, ranked_present=ranked_found)
+
+    def _scores(
+        self,
+        pasts: Pasts,
+        actions: Int[Tensor, "batch step factor"],
+        ages: Int[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch time"]:
+        """Of every frame of the moments' episodes, as play scores them."""
+        episode, settings = pasts.moments.episode, self.sizes.recall
+        if settings.measure == "latent":
+            return score_latents(self.latents[episode], pasts.recent[:, -1], ages, settings)
+        queries = make_queries(
+            self.descriptor, pasts.recent, pasts.present, actions, self.sizes.schedule.section
+        )
+        keys, poses = self.marks.keys[episode], self.marks.poses[episode]
+        return score_all(keys, queries, ages, poses, pasts.expected[:, -1], settings)

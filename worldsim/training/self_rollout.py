@@ -91,7 +91,8 @@ class SelfRollout:
         """As the next step of training finds them."""
         expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
         poses = traced_back(self.where.pose, self.moves, self.headings)
-        return Pasts(self.moments, self.recent, self.present, poses, expected)
+        gap = torch.zeros_like(self.moments.time)
+        return Pasts(self.moments, self.recent, self.present, poses, expected, gap)
 
     def known(self, picks: Picks) -> Float[Tensor, " batch"]:
         """How much of the target the recalled frames show or, of the recent ones, those that are still true."""
