@@ -31,6 +31,10 @@ class AgedFrames:
             self.latents[:, frames], self.present[:, frames], self.ages[:, frames], self.poses[:, frames]
         )
 
+    def older(self, frames: int) -> "AgedFrames":
+        """The same for a section that lies so many frames later."""
+        return replace(self, ages=self.ages + frames)
+
     def where(self, kept: Bool[Tensor, "#batch #frame"]) -> "AgedFrames":
         """The same without the others, in whose place zeros stand."""
         present = self.present & kept

@@ -216,6 +216,18 @@ class Memory:
         choice, real = best_of_rest(scores, count, free, nothing, nothing.bool())
         return [self._as_recalled(int(ids[0, i]), float(scores[0, i])) for i in choice[0][real[0]].tolist()]
 
+    def nearest(self, pose: Float[Tensor, "3"], exclude_recent: int) -> Recalled | None:
+        """The frame that was seen from nearest to a pose, as estimated, the newest left out; None while there is none.
+
+        Its score is minus what place and heading cost, in the widths of `PlaceSettings`: the mode does not matter.
+        """
+        older = self._length - exclude_recent
+        if older <= 0:
+            return None
+        scores = self._places[:older] @ place_queries(pose[None], PLACE)[0]
+        best = int(scores.argmax())
+        return self._as_recalled(best, float(scores[best]))
+
     def _as_recalled(self, frame: int, score: float) -> Recalled:
         return Recalled(frame=frame, age=self._length - frame, score=score)
 

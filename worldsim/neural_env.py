@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 
 from worldsim.checkpoint import WorldModels, default_checkpoint, load_checkpoint
 from worldsim.recall import MemoryMode
-from worldsim.world import Section, World, WorldSettings
+from worldsim.section import Section
+from worldsim.world import World, WorldSettings
 
 
 class NeuralWorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):

@@ -42,14 +42,15 @@ class Ahead:
         like, (batch, _, factors) = recent.latents, recent.actions.shape
         close, last = (sum(level.frames for level in levels) for levels in (schedule.coming, schedule.last))
         return cls(
-            coming=_absent(close, like),
+            coming=absent(close, like),
             coming_actions=torch.zeros(batch, close, factors, dtype=torch.int64, device=like.device),
-            last=_absent(last, like),
+            last=absent(last, like),
             gap=torch.zeros(batch, dtype=torch.int64, device=like.device),
         )
 
 
-def _absent(count: int, like: Float[Tensor, "batch recent channel height width"]) -> AgedFrames:
+def absent(count: int, like: Float[Tensor, "batch recent channel height width"]) -> AgedFrames:
+    """Places for so many frames, all of them empty."""
     batch = len(like)
     return AgedFrames(
         latents=like.new_zeros(batch, count, *like.shape[2:]),
@@ -59,9 +60,10 @@ def _absent(count: int, like: Float[Tensor, "batch recent channel height width"]
     )
 
 
-def recent_of(memories: Sequence[Memory], models: WorldModels) -> Recent:
-    """As many as the schedule reaches."""
-    columns = zip(*(memory.recent(models.schedule.recent_frames) for memory in memories), strict=True)
+def recent_of(memories: Sequence[Memory], models: WorldModels, count: int | None = None) -> Recent:
+    """So many; None: as many as the schedule reaches."""
+    wanted = models.schedule.recent_frames if count is None else count
+    columns = zip(*(memory.recent(wanted) for memory in memories), strict=True)
     latents, actions, poses, present = (torch.stack(column) for column in columns)
     return Recent(latents=latents.to(models.dtype), actions=actions, poses=poses, present=present)
 
@@ -167,7 +169,7 @@ def _aged(
     like: Float[Tensor, "batch recent channel height width"],
 ) -> AgedFrames:
     """Every world's frames of those numbers in those slots (slot, frame)."""
-    frames = _absent(slots, like)
+    frames = absent(slots, like)
     for i, (memory, pairs) in enumerate(zip(memories, placed, strict=True)):
         if pairs:
             into, numbers = [slot for slot, _ in pairs], [frame for _, frame in pairs]

@@ -1,7 +1,6 @@
 """A world in play: one step an input, made from its memory, its actions and its seeds and nothing else."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +15,10 @@ from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
-from worldsim.memory import Memory, Recalled
-from worldsim.past import history_of, recall_for, recent_of, recognised, registered
+from worldsim.memory import Memory
+from worldsim.past import Ahead, Recent, history_of, recall_for, recent_of, recognised, registered
 from worldsim.recall import MemoryMode
+from worldsim.section import Clock, Section
 from worldsim.section_maker import SectionMaker
 
 
@@ -43,17 +43,6 @@ class WorldSettings:
             denoising_steps=known.denoising_steps if steps is None else steps,
             guidance=known.guidance if guidance is None else guidance,
         )
-
-
-@dataclass(frozen=True)
-class Section:
-    """What one input step made."""
-
-    frames_u8: UInt8[np.ndarray, "section frame_height frame_width 3"]
-    latents: Float[Tensor, "section channel height width"]
-    recalled: tuple[Recalled, ...]
-    timings_s: dict[str, float]
-    """seconds spent on recall, pack, history, denoise, decode and append, for the whole batch of worlds"""
 
 
 class World:
@@ -189,70 +178,90 @@ class World:
         return torch.randn(shape, generator=torch.Generator().manual_seed(state))
 
 
-class _Clock:
-    """Laps of one step; waits for the device, or time would be charged to whoever waits first."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self._last = device, time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-
 @torch.no_grad()
 def step_worlds(
     worlds: Sequence[World],
     actions: Integer[Tensor, "batch section factor"],
     true_poses: Float[Tensor, "batch section 3"] | None = None,
+    ahead: Ahead | None = None,
 ) -> list[Section]:
     """One section for each of several worlds of the same model and memory mode, in one batch.
 
     `true_poses` (x, y, heading in degrees) are those of the recorded frames that an evaluation compares with; only
-    worlds in oracle mode look at them (ValueError if they lack them).
+    worlds in oracle mode look at them (ValueError if they lack them). `ahead` is what is planned behind the section;
+    None: nothing. ValueError for a model that makes sections from last to first.
     """
     models, maker = worlds[0].models, worlds[0].maker
-    clock = _Clock(models.device)
+    if models.schedule.coming:
+        raise ValueError(
+            f"schedule {models.schedule.text!r} makes what comes last first and cannot be played; use worldsim rollout"
+        )
+    clock = Clock(models.device)
     memories = [world.memory for world in worlds]
     recent = recent_of(memories, models)
     actions = actions.to(models.device).long()
     all_actions = torch.cat((recent.actions, actions), 1)
     where = joined([world.where for world in worlds])
-    known = pad_actions(all_actions, max(all_actions.shape[1], ACTIONS + actions.shape[1]))
+    known = pad_actions(all_actions, ACTIONS + actions.shape[1])
     expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
     recalled, ranked = recall_for(memories, maker, recent, all_actions, expected, true_poses)
-    history = registered(history_of(memories, models, recent, recalled, ranked, expected), maker)
+    history = registered(history_of(memories, models, recent, recalled, ranked, expected, ahead), maker)
     clock.lap("recall")
-    history, veil = _seen(worlds, history)
-    pack = maker.pack(history, veil)
-    clock.lap("pack")
-    cache = maker.encode(pack, history.sigma)
-    clock.lap("history")
-    noise = torch.stack([world.noise() for world in worlds]).to(models.device)
-    latents = maker.sample(noise, all_actions, cache)
-    clock.lap("denoise")
+    latents = make_section(worlds, history, all_actions, clock.lap)
     frames = maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
     clock.lap("decode")
-    followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
-    where = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
-    followed = followed.ended(where)
-    keys = None
-    if worlds[0].memory.needs_query:
-        keys = maker.keys(latents.flatten(0, 1).to(models.dtype)).cpu().numpy()
-    for i, world in enumerate(worlds):
-        own = None if keys is None else keys[i * world.section_length : (i + 1) * world.section_length]
-        truth = None if true_poses is None else true_poses[i]
-        world.memory.append(latents[i], actions[i], followed.part(i, world.section_length), own, truth)
-        world.where = where.of(i)
-        world.steps += 1
+    keep_section(worlds, recent, latents, actions, true_poses)
     clock.lap("append")
     return [
         Section(frames_u8=frames[i], latents=latents[i], recalled=tuple(recalled[i]), timings_s=clock.laps)
         for i in range(len(worlds))
     ]
+
+
+@torch.no_grad()
+def make_section(
+    worlds: Sequence[World],
+    history: History,
+    actions: Int64[Tensor, "batch step factor"],
+    lap: Callable[[str], None] = lambda _: None,
+) -> Float[Tensor, "batch section channel height width"]:
+    """Latents of every world's section after that history; `actions` end with the section's own. Nothing is kept."""
+    maker = worlds[0].maker
+    history, veil = _seen(worlds, history)
+    pack = maker.pack(history, veil)
+    lap("pack")
+    cache = maker.encode(pack, history.sigma)
+    lap("history")
+    noise = torch.stack([world.noise() for world in worlds]).to(actions.device)
+    latents = maker.sample(noise, actions, cache)
+    lap("denoise")
+    return latents
+
+
+@torch.no_grad()
+def keep_section(
+    worlds: Sequence[World],
+    recent: Recent,
+    latents: Float[Tensor, "batch section channel height width"],
+    actions: Int64[Tensor, "batch section factor"],
+    true_poses: Float[Tensor, "batch section 3"] | None,
+) -> None:
+    """Look at what was made after the recent frames, and remember it: every world is one section on."""
+    maker, memories = worlds[0].maker, [world.memory for world in worlds]
+    known = pad_actions(torch.cat((recent.actions, actions), 1), ACTIONS + actions.shape[1])
+    where = joined([world.where for world in worlds])
+    followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
+    where = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
+    followed = followed.ended(where)
+    keys = None
+    if worlds[0].memory.needs_query:
+        keys = maker.keys(latents.flatten(0, 1).to(worlds[0].models.dtype)).cpu().numpy()
+    for i, world in enumerate(worlds):
+        own = None if keys is None else keys[i * latents.shape[1] : (i + 1) * latents.shape[1]]
+        truth = None if true_poses is None else true_poses[i]
+        world.memory.append(latents[i], actions[i], followed.part(i, latents.shape[1]), own, truth)
+        world.where = where.of(i)
+        world.steps += 1
 
 
 def _seen(

@@ -9,7 +9,8 @@ import torch
 from worldsim.checkpoint import WorldModels
 from worldsim.presets import tiny
 from worldsim.recall import ACTION_STEPS
-from worldsim.world import Section, World, WorldSettings, step_worlds
+from worldsim.section import Section
+from worldsim.world import World, WorldSettings, step_worlds
 
 
 def some_actions(steps: int, section: int = 1, seed: int = 0) -> np.ndarray:

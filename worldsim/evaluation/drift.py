@@ -91,7 +91,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     if settings.still:
         beginnings = [stopped(beginning) for beginning in beginnings]
     with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
-        rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), progress)
+        rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
     device = models.device
     made = [describe(rollout.frames_u8, device) for rollout in rollouts]
     real, ceiling = [], []

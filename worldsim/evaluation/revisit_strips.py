@@ -78,7 +78,7 @@ def _write_strip(
     rows = [(f"{title} | truth, frames {steps}", _pick(episode.frames_u8[start.step : stop], shown))]
     shown_modes: list[MemoryMode] = ["off", mode, "oracle"]
     for each in dict.fromkeys(name for name in shown_modes if name in settings.modes):
-        [rollout] = roll_out(models, [beginning], settings.world(each))
+        [rollout] = roll_out(models, [beginning], settings.world(each), settings.plan)
         label = {"off": "memory off", "oracle": "oracle"}.get(each, f"memory {each}")
         rows.append((label, _pick(rollout.frames_u8, shown)))
         if each != "off":

@@ -175,7 +175,7 @@ def score_batch(
     made: dict[str, torch.Tensor] = {}
     recalled: dict[str, list[Rollout]] = {}
     for mode in settings.modes:
-        recalled[mode] = roll_out(models, beginnings, settings.world(mode), progress)
+        recalled[mode] = roll_out(models, beginnings, settings.world(mode), settings.plan, progress)
         made[mode] = torch.stack([rollout.frames_u8 for rollout in recalled[mode]])
     last = [episodes[start.episode].frames_u8[start.step - 1].expand_as(truth[0]) for start in starts]
     made["copy last frame"] = torch.stack(last)

@@ -1,7 +1,7 @@
 """Rolling a world model out over recorded actions, many starts at once, and scoring the frames it makes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,8 +15,11 @@ from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.evaluation import metrics
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.inverted import roll_out_inverted
+from worldsim.planning import PlanSettings, roll_out_planned
 from worldsim.recall import MemoryMode
-from worldsim.world import Section, World, WorldSettings, step_worlds
+from worldsim.section import Section
+from worldsim.world import World, WorldSettings, step_worlds
 
 SCORE_BATCH = 128
 """Frames scored at once: SSIM in double precision takes about 10 MB a frame of 128x96."""
@@ -32,6 +35,8 @@ class RolloutSettings:
     """Weight of history guidance; None takes what the checkpoint says."""
     history_noise: float = 0.0
     """Level of the noise that the model sees its history under, and is told of."""
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    """How ends are planned, where the schedule has frames of an end."""
 
     def __post_init__(self) -> None:
         check_noise_level(self.history_noise)
@@ -126,42 +131,76 @@ def roll_out(
     models: WorldModels,
     beginnings: Sequence[Beginning],
     settings: WorldSettings,
+    plan: PlanSettings | None = None,
     progress: tqdm | None = None,
 ) -> list[Rollout]:
-    """Make the frames of every beginning with one batched section after another; the progress counts frames made.
+    """Make the frames of every beginning, many worlds in a batch; the progress counts frames made.
+
+    In the order that the schedule asks for: forwards, with planned ends, or from the last frame to the first.
 
     Raises:
         ValueError: the model made values that are not numbers.
     """
-    worlds, mode = [], settings.memory_mode
-    for beginning in beginnings:
-        world = World(models, settings, seed=beginning.seed)
-        true_poses = beginning.true_history_poses if mode == "oracle" else None
-        actions = torch.from_numpy(beginning.history_actions)
-        world.observe(beginning.history, actions, beginning.history_followed, true_poses)
-        worlds.append(world)
+    worlds = [_begun(models, each, settings) for each in beginnings]
     actions = torch.from_numpy(np.stack([each.actions for each in beginnings]))
-    coming = torch.stack([each.true_coming_poses for each in beginnings]) if mode == "oracle" else None
+    oracle = settings.memory_mode == "oracle"
+    coming = torch.stack([each.true_coming_poses for each in beginnings]) if oracle else None
     frames: list[list[np.ndarray]] = [[] for _ in worlds]
     recalled: list[list[tuple[int, ...]]] = [[] for _ in worlds]
-    size = models.schedule.section
-    for first in range(0, actions.shape[1], size):
-        part = slice(first, first + size)
-        sections = step_worlds(worlds, actions[:, part], None if coming is None else coming[:, part])
+    ends: list[list[Section]] = []
+    for sections in _sections(worlds, actions, coming, plan or PlanSettings(), progress):
+        ends = [*ends[:1], sections]
         for index, section in enumerate(sections):
             frames[index].append(section.frames_u8)
-            recalled[index] += [_best_first(section)] * size
-        if progress is not None:
-            progress.update(len(worlds) * size)
-    if not all(bool(section.latents.isfinite().all()) for section in sections):
+            recalled[index] += [_best_first(section)] * len(section.frames_u8)
+    if not all(bool(section.latents.isfinite().all()) for sections in ends for section in sections):
         raise ValueError(
-            f"the model made values that are not numbers within {actions.shape[1]} frames (memory {mode!r}); "
-            "the checkpoint is damaged or its training diverged: take an earlier one"
+            f"the model made values that are not numbers within {actions.shape[1]} frames (memory "
+            f"{settings.memory_mode!r}); the checkpoint is damaged or its training diverged: take an earlier one"
         )
     return [
         Rollout(frames_u8=torch.from_numpy(np.concatenate(made)), recalled=tuple(chosen))
         for made, chosen in zip(frames, recalled, strict=True)
     ]
+
+
+def _begun(models: WorldModels, beginning: Beginning, settings: WorldSettings) -> World:
+    """A world that has seen the history; inverted sampling begins at its newest frames alone."""
+    world = World(models, settings, seed=beginning.seed)
+    actions = torch.from_numpy(beginning.history_actions)
+    if models.schedule.coming:
+        newest = slice(len(actions) - models.schedule.first_frames, None)
+        world.observe(beginning.history[newest], actions[newest])
+        return world
+    true_poses = beginning.true_history_poses if settings.memory_mode == "oracle" else None
+    world.observe(beginning.history, actions, beginning.history_followed, true_poses)
+    return world
+
+
+def _sections(
+    worlds: Sequence[World],
+    actions: Int64[Tensor, "batch time factor"],
+    true_poses: Float[Tensor, "batch time 3"] | None,
+    plan: PlanSettings,
+    progress: tqdm | None,
+) -> Iterator[list[Section]]:
+    """All worlds' sections in the order of time."""
+    schedule = worlds[0].models.schedule
+    if schedule.coming:
+        yield from roll_out_inverted(worlds, actions, progress)
+        return
+    if schedule.last:
+        made = roll_out_planned(worlds, actions, plan, true_poses)
+    else:
+        parts = [slice(at, at + schedule.section) for at in range(0, actions.shape[1], schedule.section)]
+        made = (
+            step_worlds(worlds, actions[:, part], None if true_poses is None else true_poses[:, part])
+            for part in parts
+        )
+    for sections in made:
+        if progress is not None:
+            progress.update(len(worlds) * schedule.section)
+        yield sections
 
 
 def _best_first(section: Section) -> tuple[int, ...]:
