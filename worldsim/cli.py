@@ -88,6 +88,11 @@ COMMANDS = (
         "look away, wait, look back: a video with and without memory",
     ),
     Command(
+        ("rollout",),
+        "worldsim.rollout:run_rollout",
+        "play a recorded action list: forwards, with planned ends or inverted, as the schedule says",
+    ),
+    Command(
         ("evaluate", "replay"),
         "worldsim.cli:evaluate_replay",
         "do recorded episodes replay bit for bit in the engine?",
