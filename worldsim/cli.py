@@ -128,6 +128,16 @@ COMMANDS = (
         "drift.md",
     ),
     Command(
+        ("ablate",),
+        "worldsim.ablation.ablate:run_ablation",
+        "train and judge the variants of a suite under one budget, and compare them in a table",
+    ),
+    Command(
+        ("compare",),
+        "worldsim.ablation.compare:run_comparison",
+        "a page on this machine that shows two clips at a time and rates variants by what you choose",
+    ),
+    Command(
         ("bench", "step"),
         "worldsim.bench:bench_step",
         "how long one input step takes, part by part, with little and with much in memory",

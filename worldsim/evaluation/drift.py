@@ -1,12 +1,13 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +26,7 @@ from worldsim.evaluation.rollouts import (
     told,
 )
 from worldsim.recall import MemoryMode
+from worldsim.video import VideoWriter
 
 METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
 SHARE = 0.15
@@ -55,6 +57,8 @@ class DriftEvaluation(RolloutSettings):
     """Memory mode."""
     still: bool = False
     """Stand still instead: real play then shows one frame for ever, and whatever moves or grows is the model's."""
+    clips: int = 0
+    """Rollouts of which the model's own frames are written as videos, for people to compare with worldsim compare."""
     strips: int = 4
     """Film strips, evenly from the sharpest to the least sharp end."""
     seed: int = 0
@@ -90,8 +94,10 @@ def run_drift(settings: DriftEvaluation) -> dict:
     ]
     if settings.still:
         beginnings = [stopped(beginning) for beginning in beginnings]
+    begun = time.perf_counter()
     with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
         rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
+    seconds = time.perf_counter() - begun
     device = models.device
     made = [describe(rollout.frames_u8, device) for rollout in rollouts]
     real, ceiling = [], []
@@ -111,13 +117,23 @@ def run_drift(settings: DriftEvaluation) -> dict:
             for each, step in starts
         ],
         "maps": len(np.unique(maps)),
+        "seconds_a_frame": seconds / (len(starts) * settings.frames),
         **summarise(series, maps, settings.seed),
     }
-    write_json(settings.out / "drift.json", summary)
+    for i, rollout in enumerate(rollouts[: settings.clips]):
+        write_clip(settings.out / "clips" / f"{i:03d}.mp4", rollout.frames_u8)
     write_sharpness_plot(series, settings.out / "drift_sharpness.png")
     strips = write_strips(held_out, encoded, starts, rollouts, series["model"]["sharpness"], settings)
     write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
+    write_json(settings.out / "drift.json", summary)
     return summary
+
+
+def write_clip(path: Path, frames_u8: UInt8[Tensor, "time height width 3"]) -> None:
+    """The model's frames as a video."""
+    with VideoWriter(path) as video:
+        for frame in frames_u8.numpy():
+            video.append(frame)
 
 
 def write_strips(
@@ -211,5 +227,19 @@ def summarise(series: dict[str, dict[str, np.ndarray]], maps: np.ndarray, seed: 
         source: int(has_collapsed(each["contrast"], series["real"]["contrast"]).sum())
         for source, each in series.items()
     }
+    size = edge(next(iter(series["real"].values())).shape[1])
+    by_rollout = {
+        name: {
+            source: {
+                "first": each[name][:, :size].mean(axis=1).tolist(),
+                "last": each[name][:, -size:].mean(axis=1).tolist(),
+            }
+            for source, each in series.items()
+        }
+        for name in METRICS
+    }
     by_frame = {source: each["sharpness"].mean(axis=0).tolist() for source, each in series.items()}
-    return {"rollouts": len(maps), "metrics": metrics, "collapsed": collapsed, "sharpness_by_frame": by_frame}
+    return {
+        "rollouts": len(maps), "metrics": metrics, "collapsed": collapsed, "sharpness_by_frame": by_frame,
+        "by_rollout": by_rollout,
+    }  # fmt: skip

@@ -48,6 +48,9 @@ class RevisitEvaluation(RolloutSettings):
     """Memory modes to compare; off is always among them."""
     batch: int = 64
     """Starts rolled out at once."""
+    recent: int | None = None
+    """Newest frames in which a view counts as not gone when starts are chosen; None takes the schedule's context. Models of
+    several schedules are compared on the same starts with one number for all."""
     strips: int = 3
     """Film strips: the best, the median and the worst start by gain over no memory, and so on evenly between."""
     thresholds: StartSettings = field(default_factory=StartSettings)
@@ -76,7 +79,7 @@ class RevisitEvaluation(RolloutSettings):
         """Every setting that changes a figure."""
         names = (
             "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "history_noise", "batch",
-            "thresholds", "seed",
+            "thresholds", "seed", "recent", "plan",
         )  # fmt: skip
         return json.dumps({name: str(getattr(self, name)) for name in names})
 
@@ -92,14 +95,15 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
     models = held_out.load_models(settings.checkpoint, settings.device)
     settings = told(settings, models)
     check_horizon(settings.horizon, models.schedule.section)
-    starts = choose_starts(settings, held_out, models.schedule.recent_frames)
+    recent = models.schedule.recent_frames if settings.recent is None else settings.recent
+    starts = choose_starts(settings, held_out, recent)
     run = fingerprint(settings.checkpoint, settings.data, settings.identity)
     rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{run}")
     summary = {
         "settings": {**settings_text(settings), "sampler": settings.sampler},
         "run": run,
-        "recent_frames": models.schedule.recent_frames,
-        **summarise(rows, models.schedule.recent_frames, settings.seed),
+        "recent_frames": recent,
+        **summarise(rows, recent, settings.seed),
     }
     write_json(settings.out / "revisits.json", summary)
     strips = write_strips(models, held_out, rows, settings)

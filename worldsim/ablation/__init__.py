@@ -1,0 +1,1 @@
+"""Variants of the model trained and judged under one budget."""
