@@ -90,9 +90,12 @@ class Step:
             )  # fmt: skip
         if code or not self.done.exists():
             lines = [
-                line for line in re.split(r"[\r\n]+", self.log.read_text(encoding="utf-8")) if line.strip()
+                line
+                for line in re.split(r"[\r\n]+", self.log.read_text(encoding="utf-8"))
+                if re.search(r"\w", line)
             ]
-            raise ChildProcessError(f"{self.name} ended with code {code}: {lines[-1]}; see {self.log}")
+            told = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1])
+            raise ChildProcessError(f"{self.name} ended with code {code}: {told}; see {self.log}")
 
 
 def run_ablation(settings: Ablation) -> None:
@@ -214,7 +217,7 @@ def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
     common = ["--checkpoint", str(checkpoint), "--data", str(settings.held_out), *variant.play]
     drift = [
         "evaluate", "drift", *common, "--out", str(folder / "drift"), "--rollouts", str(settings.rollouts),
-        "--frames", str(settings.frames), "--memory-mode", variant.memory,
+        "--frames", str(settings.frames), "--memory-mode", variant.memory, "--clips", "4",
     ]  # fmt: skip
     modes = ["off"] if variant.memory == "off" else ["off", variant.memory]
     revisits = [
