@@ -18,7 +18,7 @@ TRAIN = "--batch 4 --draws 2 --own-frames.length 6 --loop.log-steps 6 --validati
 def settings(data: Path, checkpoint: Path, tmp_path: Path) -> Ablation:
     return Ablation(
         suite="quick", data=data, held_out=data, out=tmp_path / "ablation", parts=checkpoint, preset="tiny",
-        only=("td_f16k4f4k2f2k1_g1", "noise 0.1"), steps=6, train=TRAIN, starts=2, rollouts=2, frames=16,
+        only=("td_f16k4f4k2f2k1_g1", "noise 0.1"), steps=6, train=TRAIN, starts=2, rollouts=2, frames=16, judge_steps=4,
         devices=("cpu",),
     )  # fmt: skip
 

@@ -168,6 +168,7 @@ def drift_settings(checkpoint: Path, data: Path, out: Path, **changes: object) -
         history=30,
         denoising_steps=1,
         strips=2,
+        judge_steps=0,
         device="cpu",
     )
     return replace(settings, **changes)
@@ -201,6 +202,23 @@ def test_drift(checkpoint: Path, data: Path, tmp_path: Path):
         "drift_03_of_3.png",
     }
     json.loads((tmp_path / "drift.json").read_text())
+
+
+def test_drift_judges_features_actions_and_keeps_clips(checkpoint: Path, data: Path, tmp_path: Path):
+    """Figures without a value a frame, by rollout where variants are compared, and clips for people."""
+    summary = run_drift(drift_settings(checkpoint, data, tmp_path, judge_steps=30, clips=2))
+    features = summary["features"]
+    assert features["model"]["last"] > features["real"]["last"] > 0
+    for name in ("turns", "moves"):
+        assert 0 <= summary["action_fidelity"][name]["model"].mean <= 1
+    assert summary["action_fidelity"]["turns"]["real"].mean > 0.3
+    assert summary["seconds_a_frame"] > 0
+    last = summary["by_rollout"]["sharpness"]["model"]["last"]
+    assert np.mean(last) == pytest.approx(summary["metrics"]["sharpness"]["model"]["last"])
+    assert {path.name for path in (tmp_path / "clips").iterdir()} == {"000.mp4", "001.mp4"}
+    page = (tmp_path / "drift.md").read_text()
+    assert "feature distance to real play, model" in page
+    assert "steps as told" in page
 
 
 def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path, tmp_path: Path):

@@ -50,6 +50,8 @@ class Ablation:
     """free rollouts"""
     frames: int = 600
     """frames of each"""
+    judge_steps: int = 2400
+    """steps that the judge of action fidelity is trained for, each time anew and alike; 0 leaves action fidelity out"""
     preset: str = "default"
     """tiny, default or large"""
     devices: tuple[str, ...] = ("auto",)
@@ -63,7 +65,18 @@ class Ablation:
     @property
     def budget(self) -> dict[str, str]:
         """What must be the same for all variants and from run to run."""
-        names = ("data", "held_out", "parts", "steps", "train", "starts", "rollouts", "frames", "preset")
+        names = (
+            "data",
+            "held_out",
+            "parts",
+            "steps",
+            "train",
+            "starts",
+            "rollouts",
+            "frames",
+            "judge_steps",
+            "preset",
+        )
         return {name: str(getattr(self, name)) for name in names}
 
 
@@ -218,6 +231,7 @@ def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
     drift = [
         "evaluate", "drift", *common, "--out", str(folder / "drift"), "--rollouts", str(settings.rollouts),
         "--frames", str(settings.frames), "--memory-mode", variant.memory, "--clips", "4",
+        "--judge-steps", str(settings.judge_steps),
     ]  # fmt: skip
     modes = ["off"] if variant.memory == "off" else ["off", variant.memory]
     revisits = [

@@ -18,7 +18,8 @@ from worldsim.evaluation.reports import markdown_table, number, write_json, writ
 DRIFTING = ("sharpness", "contrast", "colourfulness")
 HEADER = (
     "variant", "what it is", "tokens", "parameters", "ms a frame", "Δ sharpness %", "Δ contrast %", "Δ colour %",
-    "sharpness at the end", "collapsed", "ELO (place)", "revisits, mean / last 4 dB", "over no memory",
+    "sharpness at the end", "features at the end",
+    "turns, moves as told", "collapsed", "ELO (place)", "revisits, mean / last 4 dB", "over no memory",
 )  # fmt: skip
 STYLE = """body{font-family:sans-serif;margin:2em;max-width:120em} table{border-collapse:collapse}
 td,th{border:1px solid #ccc;padding:.3em .6em;text-align:right} td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}
@@ -76,6 +77,10 @@ def row_of(variant: Variant, folder: Path, source: Path) -> dict[str, Any]:
         "drift": {name: metrics[name]["model"]["drift"]["mean"] / metrics[name]["real"]["first"] for name in DRIFTING},
         "real_drift": {name: metrics[name]["real"]["drift"]["mean"] / metrics[name]["real"]["first"] for name in DRIFTING},
         "sharpness_at_the_end": metrics["sharpness"]["model"]["ratio_to_real_last"],
+        "features_at_the_end": drift["features"]["model"]["last"],
+        "as_told": {
+            name: drift["action_fidelity"][name]["model"]["mean"] for name in ("turns", "moves")
+        } if "action_fidelity" in drift else {},
         "collapsed": drift["collapsed"]["model"],
         "rollouts": drift["rollouts"],
         "distances": distances(drift["by_rollout"]),
@@ -123,6 +128,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
     return [
         row["name"], row["says"], str(row["tokens"]), f"{row['parameters'] / 1e6:.1f} M", number(row["ms_a_frame"], 1),
         *(number(100 * row["drift"][name], 1) for name in DRIFTING), number(row["sharpness_at_the_end"]["mean"]),
+        number(row["features_at_the_end"]), ", ".join(number(each) for each in row["as_told"].values()) or "–",
         f"{row['collapsed']} of {row['rollouts']}", rating,
         f"{number(memory['psnr']['mean'])} / {number(memory['psnr_last']['mean'])}", gain,
     ]  # fmt: skip
@@ -143,6 +149,8 @@ def notes_of(rows: Sequence[dict[str, Any]], budget: dict[str, str]) -> list[str
         + floor,
         "ELO: of two rollouts of one start that is chosen whose sharpness, contrast and colourfulness end nearer to real "
         "play's (mean |ln ratio|); K = 32, mean over 200 orders, places shared within 16 points.",
+        "Features: Fréchet distance of the last 15 % of all rollouts to real play, in the autoencoder's latents. As told: "
+        "share of steps, judged by a network trained on real play.",
         "Milliseconds a frame are of all rollouts in one batch. Commands: the `train.log` and `judge.log` of each variant.",
     ]
 

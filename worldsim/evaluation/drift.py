@@ -14,6 +14,8 @@ from tqdm import tqdm
 from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
+from worldsim.evaluation.features import frechet_distance, latent_features
+from worldsim.evaluation.fidelity import action_fidelity
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.reports import settings_text, write_json, write_text
 from worldsim.evaluation.rollouts import (
@@ -57,6 +59,8 @@ class DriftEvaluation(RolloutSettings):
     """Memory mode."""
     still: bool = False
     """Stand still instead: real play then shows one frame for ever, and whatever moves or grows is the model's."""
+    judge_steps: int = 2400
+    """Steps that the judge of action fidelity is trained for, on real play; 0 leaves action fidelity out."""
     clips: int = 0
     """Rollouts of which the model's own frames are written as videos, for people to compare with worldsim compare."""
     strips: int = 4
@@ -69,6 +73,7 @@ class DriftEvaluation(RolloutSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "rollouts", "history")
+        check_at_least(self, 0, "judge_steps", "clips")
         check_at_least(self, 8, "frames")
 
 
@@ -119,7 +124,16 @@ def run_drift(settings: DriftEvaluation) -> dict:
         "maps": len(np.unique(maps)),
         "seconds_a_frame": seconds / (len(starts) * settings.frames),
         **summarise(series, maps, settings.seed),
+        "features": feature_distances(
+            [rollout.latents for rollout in rollouts],
+            [encoded[each].latents[shown_by_real_play(step, settings)].cpu() for each, step in starts],
+        ),
     }
+    if settings.judge_steps:
+        summary["action_fidelity"] = action_fidelity(
+            held_out, models.odometer.motion, encoded, starts, beginnings, rollouts, settings.judge_steps, device,
+            settings.seed,
+        )  # fmt: skip
     for i, rollout in enumerate(rollouts[: settings.clips]):
         write_clip(settings.out / "clips" / f"{i:03d}.mp4", rollout.frames_u8)
     write_sharpness_plot(series, settings.out / "drift_sharpness.png")
@@ -127,6 +141,21 @@ def run_drift(settings: DriftEvaluation) -> dict:
     write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
     write_json(settings.out / "drift.json", summary)
     return summary
+
+
+def feature_distances(
+    made: Sequence[Float[Tensor, "frame channel h w"]], real: Sequence[Float[Tensor, "frame channel h w"]]
+) -> dict[str, dict[str, float]]:
+    """Fréchet distance of the first and the last part of all rollouts to all of real play, and the same of real play."""
+    size = edge(len(made[0]))
+    everything = latent_features(torch.cat(list(real)))
+    return {
+        source: {
+            "first": frechet_distance(latent_features(torch.cat([one[:size] for one in each])), everything),
+            "last": frechet_distance(latent_features(torch.cat([one[-size:] for one in each])), everything),
+        }
+        for source, each in (("model", made), ("real", real))
+    }
 
 
 def write_clip(path: Path, frames_u8: UInt8[Tensor, "time height width 3"]) -> None:

@@ -50,6 +50,7 @@ def drift_page(summary: dict, plot: Path, strips: Sequence[Path]) -> str:
         "Δ = |first − last|. Real play changes too as the player walks, so its Δ is the floor to compare with. Sharpness "
         "is gradient energy of luma; brightness, contrast and motion are in [0, 1]; colourfulness after Hasler and "
         "Suesstrunk. Intervals: 95 %, bootstrap over maps.",
+        _others(summary),
         f"Collapsed to flat colour in the last 15 %: **{collapsed['model']} of {summary['rollouts']}** (real play by "
         f"the same rule: {collapsed['real']}).",
         f"![{plot.stem}]({plot.name})",
@@ -91,3 +92,26 @@ def write_drift_strip(
     ]
     write_png(path, film_strip(rows))
     return path
+
+
+def _others(summary: dict) -> str:
+    """Feature distance and action fidelity, which have no value a frame."""
+    features = summary["features"]
+    rows = []
+    for source in ("model", "real"):
+        parts = (number(features[source][part]) for part in ("first", "last"))
+        rows.append((f"feature distance to real play, {LABELS[source]}", *parts))
+    text = markdown_table(("", "first 15 %", "last 15 %"), rows)
+    text += "\n\nFeature distance: Fréchet distance (as FID) of means and deviations of the autoencoder's latents."
+    if "action_fidelity" in summary:
+        fidelity = summary["action_fidelity"]
+        rows = [
+            (name, with_interval(fidelity[name]["model"]), with_interval(fidelity[name]["real"]))
+            for name in ("turns", "moves")
+        ]
+        text += "\n\n" + markdown_table(("steps as told", "model", "real play"), rows)
+        text += (
+            "\n\nJudged by a network that was trained on pairs of frames of real play. Walls make true moves differ from "
+            "what is told as well, and the judge errs: real play is the ceiling."
+        )
+    return text

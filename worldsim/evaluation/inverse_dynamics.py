@@ -3,7 +3,7 @@
 It is trained when it is needed, on recorded frames and their true poses, and knows nothing of any world model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,17 +88,19 @@ def true_moves(poses: Float[np.ndarray, "n 4"]) -> Float[Tensor, "n-1 3"]:
 
 
 def fit_inverse_dynamics(
-    frames_u8: Sequence[UInt8[Tensor, "_ height width 3"]],
-    poses: Sequence[Float[np.ndarray, "_ 4"]],
+    episodes: Iterable[tuple[UInt8[Tensor, "_ height width 3"], Float[np.ndarray, "_ 4"]]],
     device: torch.device,
     settings: InverseDynamicsTraining | None = None,
     seed: int = 0,
 ) -> InverseDynamics:
-    """Train a judge on recorded episodes: frames and where they were seen from."""
+    """Train a judge on recorded episodes: frames and where they were seen from (x, y, z, yaw in degrees)."""
     settings = settings or InverseDynamicsTraining()
-    pictures = [small(each.to(device)).half() for each in frames_u8]
+    pictures, told = [], []
+    for frames_u8, poses in episodes:
+        pictures.append(small(frames_u8.to(device)).half())
+        told.append(true_moves(poses))
     before, after = (torch.cat([each[part] for each in pictures]) for part in (slice(0, -1), slice(1, None)))
-    moves = torch.cat([true_moves(each) for each in poses]).to(device)
+    moves = torch.cat(told).to(device)
     scales = moves.new_tensor(SCALES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -107,9 +107,10 @@ class Beginning:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Frames made, on the CPU, and for each step what memory recalled, best score first."""
+    """Frames made and their latents, on the CPU, and for each step what memory recalled, best score first."""
 
     frames_u8: UInt8[Tensor, "time height width 3"]
+    latents: Float[Tensor, "time channel h w"]
     recalled: tuple[tuple[int, ...], ...]
     """For each frame made the numbers of the frames recalled for it (frame 0 is the first of history)."""
 
@@ -146,12 +147,14 @@ def roll_out(
     oracle = settings.memory_mode == "oracle"
     coming = torch.stack([each.true_coming_poses for each in beginnings]) if oracle else None
     frames: list[list[np.ndarray]] = [[] for _ in worlds]
+    latents: list[list[Tensor]] = [[] for _ in worlds]
     recalled: list[list[tuple[int, ...]]] = [[] for _ in worlds]
     ends: list[list[Section]] = []
     for sections in _sections(worlds, actions, coming, plan or PlanSettings(), progress):
         ends = [*ends[:1], sections]
         for index, section in enumerate(sections):
             frames[index].append(section.frames_u8)
+            latents[index].append(section.latents.half())
             recalled[index] += [_best_first(section)] * len(section.frames_u8)
     if not all(bool(section.latents.isfinite().all()) for sections in ends for section in sections):
         raise ValueError(
@@ -159,8 +162,12 @@ def roll_out(
             f"{settings.memory_mode!r}); the checkpoint is damaged or its training diverged: take an earlier one"
         )
     return [
-        Rollout(frames_u8=torch.from_numpy(np.concatenate(made)), recalled=tuple(chosen))
-        for made, chosen in zip(frames, recalled, strict=True)
+        Rollout(
+            frames_u8=torch.from_numpy(np.concatenate(made)),
+            latents=torch.cat(kept).float().cpu(),
+            recalled=tuple(chosen),
+        )
+        for made, kept, chosen in zip(frames, latents, recalled, strict=True)
     ]
 
 

@@ -1,0 +1,78 @@
+"""Do rollouts turn and move as their actions say? Judged by a network that has seen real play alone."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from retrieval.motion import Motion
+from worldsim.evaluation.bootstrap import cluster_bootstrap
+from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.evaluation.inverse_dynamics import (
+    InverseDynamics,
+    InverseDynamicsTraining,
+    as_told,
+    fit_inverse_dynamics,
+    judged_moves,
+    told_moves,
+)
+from worldsim.evaluation.rollouts import Beginning, Rollout
+
+EPISODES, FRAMES = 96, 300
+"""most episodes and frames of each that the judge is trained on"""
+FEWEST = 4
+"""with fewer episodes that are not rolled out, the judge learns from those that are as well"""
+
+
+def action_fidelity(
+    held_out: HeldOut,
+    motion: Motion,
+    encoded: dict[int, EncodedEpisode],
+    starts: Sequence[tuple[int, int]],
+    beginnings: Sequence[Beginning],
+    rollouts: Sequence[Rollout],
+    judge_steps: int,
+    device: torch.device,
+    seed: int,
+) -> dict[str, dict[str, object]]:
+    """Share of steps that turn, and that move, as told: of the rollouts and of real play on the same actions."""
+    episodes = real_play(held_out, {each for each, _ in starts})
+    judge = fit_inverse_dynamics(episodes, device, InverseDynamicsTraining(steps=judge_steps), seed)
+    shares: dict[str, list[list[float]]] = {"model": [], "real": []}
+    for (each, step), beginning, rollout in zip(starts, beginnings, rollouts, strict=True):
+        frames_u8 = encoded[each].frames_u8
+        stop = step + len(rollout.frames_u8)
+        told = told_moves(
+            motion, torch.from_numpy(np.concatenate((beginning.history_actions, beginning.actions)))
+        )
+        told = told[-len(rollout.frames_u8) :]
+        made = torch.cat((frames_u8[step - 1 : step], rollout.frames_u8))
+        for source, shown in (("model", made), ("real", frames_u8[step - 1 : stop])):
+            shares[source].append([float(part.float().mean()) for part in _agree(judge, shown, told)])
+    maps = np.array([held_out.map_seeds[each] for each, _ in starts])
+    return {
+        name: {
+            source: cluster_bootstrap(np.array(rows)[:, i], maps, np.random.default_rng(seed))
+            for source, rows in shares.items()
+        }
+        for i, name in enumerate(("turns", "moves"))
+    }
+
+
+def _agree(
+    judge: InverseDynamics, frames_u8: UInt8[Tensor, "n height width 3"], told: Float[Tensor, "n-1 3"]
+) -> tuple[Bool[Tensor, " n-1"], Bool[Tensor, " n-1"]]:
+    return as_told(judged_moves(judge, frames_u8), told)
+
+
+def real_play(
+    held_out: HeldOut, rolled_out: set[int]
+) -> Iterator[tuple[UInt8[Tensor, "_ height width 3"], Float[np.ndarray, "_ 4"]]]:
+    """Frames and poses for the judge, of other episodes than those that are rolled out, where there are enough."""
+    others = [index for index in range(len(held_out.paths)) if index not in rolled_out]
+    chosen = others if len(others) >= FEWEST else range(len(held_out.paths))
+    for index in list(chosen)[:EPISODES]:
+        frames = np.arange(min(held_out.lengths[index], FRAMES))
+        yield held_out.read(index, frames), held_out.poses[index][frames]
