@@ -143,6 +143,11 @@ COMMANDS = (
         "how long one input step takes, part by part, with little and with much in memory",
     ),
     Command(
+        ("bench", "train"),
+        "worldsim.bench_training:bench_training",
+        "what a packed context saves in training, against the same frames unpacked",
+    ),
+    Command(
         ("bench", "recording"),
         "worldsim.bench_recording:bench_recording",
         "how much of the bare engine's rate recording reaches",
