@@ -19,6 +19,7 @@ from worldsim.training.model_training import ModelTraining
 from worldsim.training.processes import Processes
 from worldsim.training.recalling import BatchRecall, mark_episodes
 from worldsim.training.self_rollout import SelfRolloutSettings
+from worldsim.training.sharding import shard
 from worldsim.training.trainer import ModelTrainer
 
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
@@ -62,6 +63,7 @@ def make_trainer(
     processes: Processes = ALONE,
     seed: int = 0,
     schedule: str = tiny().transformer.schedule,
+    sharded: bool = False,
 ) -> ModelTrainer:
     """A trainer as `train_model` makes it, on synthetic episodes."""
     episodes = episodes or make_episodes()
@@ -84,6 +86,8 @@ def make_trainer(
         torch.manual_seed(seed)
         model = WorldTransformer.of(sizes.transformer)
     processes.same_start(model)
+    if sharded:
+        shard(model, processes)
     settings = settings or tiny_training()
     recall = BatchRecall(
         episodes,

@@ -49,6 +49,83 @@ processes.leave()
 """
 
 
+SHARDED = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+sys.path[:0] = [{root!r}, {here!r}]
+import torch
+from torch.distributed.tensor import DTensor
+from conftest import make_episodes, make_trainer, tiny_training
+from models.transformer import WorldTransformer
+from worldsim.presets import tiny
+from worldsim.training.loop import LoopSettings, TrainingLoop
+from worldsim.training.processes import Processes
+
+torch.set_num_threads(1)
+out, processes = Path(sys.argv[1]), Processes.join("cpu")
+
+
+def train(name, sharded, stop=None):
+    settings, episodes = tiny_training(batch=4), make_episodes(seed=processes.rank)
+    trainer = make_trainer(settings, episodes, processes, sharded=sharded)
+    parts = [isinstance(each, DTensor) for each in trainer.model.parameters()]
+    assert all(parts) if sharded else not any(parts)
+    loop = TrainingLoop(
+        "model", out / name, trainer.state, LoopSettings(steps=24, warmup_steps=4, log_steps=6), processes
+    )
+
+    def take_step(step):
+        if step == stop:
+            trainer.state.save(loop.path, processes.main)
+            raise InterruptedError
+        return trainer.take_step(step)
+
+    with suppress(InterruptedError):
+        loop.train(take_step)
+    return trainer
+
+
+trainer = train("split", True)
+held = sum(each.to_local().numel() for each in trainer.model.parameters())
+everything = sum(each.numel() for each in trainer.model.parameters())
+assert held < 0.75 * everything, (held, everything)
+averaged = WorldTransformer.of(tiny().transformer)
+trainer.state.copy_average_to(averaged)
+if processes.main:
+    averaged.save_pretrained(out / "averaged")
+train("whole", False)
+train("resumed", True, stop=12)
+train("resumed", True)
+processes.leave()
+"""
+
+
+def test_split_weights_train_the_same_model(tmp_path: Path) -> None:
+    """FSDP2 against gradients that are averaged: own frames, weights, averages and optimisers must come out alike.
+
+    Also where it is stopped and goes on, and in the checkpoint, which holds whole weights.
+    """
+    script = tmp_path / "script.py"
+    script.write_text(SHARDED.format(root=str(ROOT), here=str(Path(__file__).parent)))
+    done = torchrun(script, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    split, whole, resumed = (
+        load_file(tmp_path / name / "state" / "model.safetensors") for name in ("split", "whole", "resumed")
+    )
+    assert split.keys() == whole.keys() == resumed.keys()
+    assert any(name.startswith("optimizer.0.") for name in split)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(
+            split[name], tensor, rtol=2e-2, atol=2e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
+        torch.testing.assert_close(resumed[name], split[name], rtol=2e-2, atol=2e-3)
+    kept = load_file(tmp_path / "averaged" / "diffusion_pytorch_model.safetensors")
+    for name in ("blocks.1.up.weight", "packer.level_embedding"):
+        assert torch.equal(kept[name], split[f"average.{name}"])
+
+
 def torchrun(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Two processes on this machine, on a free port."""
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *arguments]

@@ -239,8 +239,9 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
     share = settings.frames // processes.count
     frames = sample_frames(paths, share, settings.workers, processes.device, processes.main)
 
-    def preview(writer: SummaryWriter, step: int) -> None:
-        writer.add_image("truth_above_made", _preview(model, frames[:8]), step, dataformats="HWC")
+    def preview(writer: SummaryWriter | None, step: int) -> None:
+        if writer is not None:
+            writer.add_image("truth_above_made", _preview(model, frames[:8]), step, dataformats="HWC")
 
     loop.train(partial(trainer.take_step, frames), preview)
     finish_autoencoder(networks, trainer.state, frames, settings, processes)

@@ -107,14 +107,14 @@ class TrainingLoop:
     def train(
         self,
         take_step: Callable[[int], dict[str, Tensor]],
-        preview: Callable[[SummaryWriter, int], None] | None = None,
+        preview: Callable[[SummaryWriter | None, int], None] | None = None,
     ) -> None:
         """Train to the end. ValueError at the first loss that is not finite; the last good state stays on disk.
 
         Ctrl-C ends a training in one process after its step, state saved, with KeyboardInterrupt.
         """
         settings, state = self.settings, self.state
-        begun = saved = time.monotonic()
+        begun, saved_minutes = time.monotonic(), 0.0
         minutes_before = state.minutes
         values: dict[str, list[Tensor]] = {}
         bar = tqdm(
@@ -138,13 +138,12 @@ class TrainingLoop:
                         break
                     if state.minutes > (settings.total_minutes or float("inf")):
                         break
-                    if self.processes.main and (time.monotonic() - saved) / 60 > settings.save_minutes:
-                        state.save(self.path)
-                        saved = time.monotonic()
-                if preview and self.writer and state.step % settings.preview_steps == 0:
+                    if run_minutes - saved_minutes > settings.save_minutes:
+                        state.save(self.path, self.processes.main)
+                        saved_minutes = run_minutes
+                if preview and state.step % settings.preview_steps == 0:
                     preview(self.writer, state.step)
-        if self.processes.main:
-            state.save(self.path)
+        state.save(self.path, self.processes.main)
         if interrupted.is_set():
             print(f"{self.name}: step {state.step} is saved; the same command goes on", file=sys.stderr)
             raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from worldsim.training.preview import ModelPreview
 from worldsim.training.processes import Processes
 from worldsim.training.reading import read_action_space
 from worldsim.training.recalling import BatchRecall, mark_episodes
+from worldsim.training.sharding import shard
 from worldsim.training.trainer import ModelTrainer
 
 CODEBOOK_PIXELS = 400_000
@@ -56,6 +57,8 @@ def train_model(settings: ModelTraining) -> None:
     start_weights(model, "transformer", settings.warm_start)
     model.to(processes.device)
     processes.same_start(model)
+    if settings.shard:
+        shard(model, processes)
     marks = mark_episodes(episodes, descriptor, odometer)
     recall = BatchRecall(episodes, marks, descriptor, sizes, settings.recall)
     trainer = ModelTrainer(model, episodes, recall, odometer, sizes, settings, processes)

@@ -54,6 +54,9 @@ class ModelTraining:
     """part of the histories that stay clean"""
     validation_episodes: int = 8
     """episodes of each process that only previews and validation see"""
+    shard: bool = False
+    """split weights, gradients and optimiser states over the processes of torchrun (FSDP2), where one device cannot
+    hold them; otherwise every process has all of them and gradients are averaged (data parallel)"""
     compile: bool = False
     """compile one transformer block and use it for all (GPU)"""
     seed: int = 0

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from worldsim.checkpoint import WorldModels
 from worldsim.files import atomic_path
 from worldsim.training.data import LatentEpisodes
+from worldsim.training.sharding import is_sharded
 from worldsim.training.state import TrainingState
 from worldsim.world import World, WorldSettings, step_worlds
 
@@ -25,10 +26,13 @@ class ModelPreview:
     ) -> None:
         self.models, self.state, self.episodes, self.folder = models, state, episodes, folder
 
-    def __call__(self, writer: SummaryWriter, step: int) -> None:
-        if not len(self.episodes):
+    def __call__(self, writer: SummaryWriter | None, step: int) -> None:
+        """The process with the writer shows it; where weights are split over processes, all are needed for it."""
+        if not len(self.episodes) or (writer is None and not is_sharded(self.state.module)):
             return
         self.state.copy_average_to(self.models.transformer)
+        if writer is None:
+            return
         picture = self.strips()
         writer.add_image("truth_above_made", picture, step, dataformats="HWC")
         with atomic_path(self.folder / f"step_{step:06d}.png") as part:

@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.flow import draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
@@ -16,6 +16,7 @@ from worldsim.training.model_training import ModelTraining
 from worldsim.training.optimizers import make_optimizers
 from worldsim.training.processes import Processes
 from worldsim.training.recalling import BatchRecall
+from worldsim.training.sharding import clipped_norm, give_back, is_sharded
 from worldsim.training.state import TrainingState
 
 
@@ -38,7 +39,9 @@ class ModelTrainer:
             model, make_optimizers(model, settings.learning_rate, settings.weight_decay)
         )
         self.parameters = list(model.parameters())
-        self._make_next = Graphed(self._sample)
+        self.sharded = is_sharded(model)
+        # What gathers weights from other processes is no CUDA graph.
+        self._make_next = self._sample if self.sharded else Graphed(self._sample)
 
     def take_step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step; the numbers drawn depend on seed, step and process alone."""
@@ -54,12 +57,13 @@ class ModelTrainer:
         loss.backward()
         if own:
             self._advance(cache, batch.actions, own, generator)
-        self.processes.average_gradients(self.parameters)
-        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not self.sharded:
+            self.processes.average_gradients(self.parameters)
+        norm = clipped_norm(self.parameters, 1.0)
         for optimizer in self.state.optimizers:
             optimizer.step()
         self.state.average.update(self.model, step)
-        metrics = {"loss": loss.detach(), "gradient_norm": norm.detach()}
+        metrics = {"loss": loss.detach(), "gradient_norm": norm}
         parts = errors.detach().mean(1)
         count = len(parts) - own
         metrics["loss_true_history"] = parts[:count].mean()
@@ -88,6 +92,7 @@ class ModelTrainer:
         shape = (own, rollout.section, *rollout.recent.shape[2:])
         noise = torch.randn(shape, generator=generator, device=generator.device)
         rollout.advance(self._make_next(noise, actions[-own:], part))
+        give_back(self.model)
 
     def _sample(self, noise: Tensor, actions: Tensor, cache: HistoryCache) -> Tensor:
         device = self.processes.device.type
