@@ -45,6 +45,9 @@ def test_the_judge_learns_turns_from_frames() -> None:
     judged, true = judged_moves(judge, frames), true_moves(poses)
     assert judged.shape == (199, 3)
     assert float(np.corrcoef(judged[:, 0], true[:, 0])[0, 1]) > 0.8
+    soft = torch.nn.functional.avg_pool2d(frames.permute(0, 3, 1, 2).float(), 9, 1, 4).permute(0, 2, 3, 1)
+    judged = judged_moves(judge, (0.5 * soft + 60).byte())
+    assert float(np.corrcoef(judged[:, 0], true[:, 0])[0, 1]) > 0.7
 
 
 def test_told_moves_are_the_true_ones_where_nothing_stands_in_the_way() -> None:

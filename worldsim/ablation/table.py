@@ -19,7 +19,7 @@ DRIFTING = ("sharpness", "contrast", "colourfulness")
 HEADER = (
     "variant", "what it is", "tokens", "parameters", "ms a frame", "Δ sharpness %", "Δ contrast %", "Δ colour %",
     "sharpness at the end", "features at the end",
-    "turns, moves as told", "collapsed", "ELO (place)", "revisits, mean / last 4 dB", "over no memory",
+    "turns, moves as told at the end", "collapsed", "ELO (place)", "revisits, mean / last 4 dB", "over no memory",
 )  # fmt: skip
 STYLE = """body{font-family:sans-serif;margin:2em;max-width:120em} table{border-collapse:collapse}
 td,th{border:1px solid #ccc;padding:.3em .6em;text-align:right} td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}
@@ -79,7 +79,7 @@ def row_of(variant: Variant, folder: Path, source: Path) -> dict[str, Any]:
         "sharpness_at_the_end": metrics["sharpness"]["model"]["ratio_to_real_last"],
         "features_at_the_end": drift["features"]["model"]["last"],
         "as_told": {
-            name: drift["action_fidelity"][name]["model"]["mean"] for name in ("turns", "moves")
+            name: drift["action_fidelity"][name]["model"]["last"]["mean"] for name in ("turns", "moves")
         } if "action_fidelity" in drift else {},
         "collapsed": drift["collapsed"]["model"],
         "rollouts": drift["rollouts"],

@@ -131,8 +131,8 @@ def run_drift(settings: DriftEvaluation) -> dict:
     }
     if settings.judge_steps:
         summary["action_fidelity"] = action_fidelity(
-            held_out, models.odometer.motion, encoded, starts, beginnings, rollouts, settings.judge_steps, device,
-            settings.seed,
+            held_out, models.odometer.motion, encoded, starts, beginnings, rollouts, edge(settings.frames),
+            settings.judge_steps, device, settings.seed,
         )  # fmt: skip
     for i, rollout in enumerate(rollouts[: settings.clips]):
         write_clip(settings.out / "clips" / f"{i:03d}.mp4", rollout.frames_u8)

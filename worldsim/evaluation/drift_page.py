@@ -105,11 +105,13 @@ def _others(summary: dict) -> str:
     text += "\n\nFeature distance: Fréchet distance (as FID) of means and deviations of the autoencoder's latents."
     if "action_fidelity" in summary:
         fidelity = summary["action_fidelity"]
-        rows = [
-            (name, with_interval(fidelity[name]["model"]), with_interval(fidelity[name]["real"]))
-            for name in ("turns", "moves")
-        ]
-        text += "\n\n" + markdown_table(("steps as told", "model", "real play"), rows)
+        rows = []
+        for name in ("turns", "moves"):
+            for source in ("model", "real"):
+                parts = (with_interval(fidelity[name][source][when]) for when in ("all", "first", "last"))
+                rows.append((f"{name}, {LABELS[source]}", *parts))
+        header = ("steps as told", "all", "first 15 %", "last 15 %")
+        text += "\n\n" + markdown_table(header, rows)
         text += (
             "\n\nJudged by a network that was trained on pairs of frames of real play. Walls make true moves differ from "
             "what is told as well, and the judge errs: real play is the ceiling."

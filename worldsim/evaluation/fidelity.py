@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from retrieval.motion import Motion
-from worldsim.evaluation.bootstrap import cluster_bootstrap
+from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
 from worldsim.evaluation.inverse_dynamics import (
     InverseDynamics,
@@ -33,14 +33,18 @@ def action_fidelity(
     starts: Sequence[tuple[int, int]],
     beginnings: Sequence[Beginning],
     rollouts: Sequence[Rollout],
+    part: int,
     judge_steps: int,
     device: torch.device,
     seed: int,
-) -> dict[str, dict[str, object]]:
-    """Share of steps that turn, and that move, as told: of the rollouts and of real play on the same actions."""
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """Share of steps that turn, and that move, as told: of the rollouts and of real play on the same actions.
+
+    Over all steps, and over the first and the last `part` of each rollout.
+    """
     episodes = real_play(held_out, {each for each, _ in starts})
     judge = fit_inverse_dynamics(episodes, device, InverseDynamicsTraining(steps=judge_steps), seed)
-    shares: dict[str, list[list[float]]] = {"model": [], "real": []}
+    agree: dict[str, list[Tensor]] = {"model": [], "real": []}
     for (each, step), beginning, rollout in zip(starts, beginnings, rollouts, strict=True):
         frames_u8 = encoded[each].frames_u8
         stop = step + len(rollout.frames_u8)
@@ -50,12 +54,23 @@ def action_fidelity(
         told = told[-len(rollout.frames_u8) :]
         made = torch.cat((frames_u8[step - 1 : step], rollout.frames_u8))
         for source, shown in (("model", made), ("real", frames_u8[step - 1 : stop])):
-            shares[source].append([float(part.float().mean()) for part in _agree(judge, shown, told)])
+            agree[source].append(torch.stack(_agree(judge, shown, told)).double())
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     return {
         name: {
-            source: cluster_bootstrap(np.array(rows)[:, i], maps, np.random.default_rng(seed))
-            for source, rows in shares.items()
+            source: {
+                when: cluster_bootstrap(
+                    np.array([float(each[i, steps].mean()) for each in rows]),
+                    maps,
+                    np.random.default_rng(seed),
+                )
+                for when, steps in (
+                    ("all", slice(None)),
+                    ("first", slice(part)),
+                    ("last", slice(-part, None)),
+                )
+            }
+            for source, rows in agree.items()
         }
         for i, name in enumerate(("turns", "moves"))
     }

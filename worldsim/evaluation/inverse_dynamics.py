@@ -110,7 +110,8 @@ def fit_inverse_dynamics(
     generator = torch.Generator().manual_seed(seed)
     for _ in tqdm(range(settings.steps), desc="inverse dynamics", unit="step"):
         rows = torch.randint(len(moves), (settings.batch,), generator=generator).to(device)
-        pair, wanted = (before[rows].float(), after[rows].float()), moves[rows] / scales
+        wanted = moves[rows] / scales
+        pair = softened(torch.stack((before[rows].float(), after[rows].float())), generator).unbind(0)
         if torch.rand(1, generator=generator) < 0.5:  # in a mirror left is right
             pair, wanted = (pair[0].flip(-1), pair[1].flip(-1)), wanted * wanted.new_tensor((-1.0, 1.0, -1.0))
         loss = functional.smooth_l1_loss(model(*pair) / scales, wanted, beta=0.2)
@@ -119,6 +120,20 @@ def fit_inverse_dynamics(
         optimizer.step()
         schedule.step()
     return model.eval().requires_grad_(False)
+
+
+def softened(
+    pictures: Float[Tensor, "2 batch 3 rows cols"], generator: torch.Generator
+) -> Float[Tensor, "2 batch 3 rows cols"]:
+    """Pairs blurred and faded alike, half of the times: a world that has gone soft is still judged by how it moves."""
+    draw = torch.rand(3, generator=generator)
+    if draw[0] < 0.5:
+        return pictures
+    flat = pictures.flatten(0, 1)
+    for _ in range(1 + int(draw[1] < 0.5)):
+        flat = functional.avg_pool2d(flat, 3, 1, 1, count_include_pad=False)
+    mean = flat.mean((1, 2, 3), keepdim=True)
+    return (mean + (0.4 + 0.6 * float(draw[2])) * (flat - mean)).view_as(pictures)
 
 
 @torch.no_grad()
