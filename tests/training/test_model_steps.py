@@ -258,6 +258,10 @@ def test_own_histories_count_as_far_as_true_frames_show_the_target(trainer_of, t
         "td_s4k2s2k1_f4k2f1k1_r1k1_g1",
         "td_f4k2f1k1_r1k1_g2_x_f1k1",
         "f1k1_x_g3_f1k1f4k2_td",
+        "td_f16k4f2k2f1k1_g9",
+        "td_f16k4f4k2f1k1_g9_x_f1k1",
+        "f1k1_x_g9_f1k1f4k2f16k4_td",
+        "ta_f16k4f2k2f1k1_g9+D",
     ],
 )
 def test_every_schedule_that_packs_trains(trainer_of, training_of, schedule: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from models.history import History
 from worldsim.checkpoint import WorldModels
+from worldsim.evaluation.rollouts import Beginning, roll_out
 from worldsim.inverted import roll_out_inverted
 from worldsim.planning import PlanSettings, roll_out_planned
 from worldsim.presets import tiny
@@ -32,7 +33,8 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> Callable[[WorldModels], list[Hist
 
 
 def models_for(models_of, schedule: str) -> WorldModels:
-    preset = replace(tiny(), transformer=replace(tiny().transformer, schedule=schedule))
+    codes = 8 if schedule.endswith("+D") else 0
+    preset = replace(tiny(), transformer=replace(tiny().transformer, schedule=schedule, codes=codes))
     steps = ACTION_STEPS + preset.schedule.section
     return models_of(replace(preset, descriptor=replace(preset.descriptor, steps=steps)))
 
@@ -131,6 +133,37 @@ def test_inverted_sections_see_what_follows_them(models_of, packed, section: int
         assert past.coming.ages[0, :count].tolist() == list(range(1, count + 1))
     again = roll_out_inverted([begun(models, 1, seed) for seed in (0, 1)], actions)
     assert all(np.array_equal(a[0].frames_u8, b[0].frames_u8) for a, b in zip(made, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "td_f16k4f2k2f1k1_g9",
+        "ta_f16k4f2k2f1k1_g9+D",
+        "tc_f16k4f4k2f1k1_g9",
+        "td_f16k4f4k2f1k1_g9_x_f1k1",
+        "f1k1_x_g9_f1k1f4k2f16k4_td",
+    ],
+)
+def test_the_papers_strings_roll_out(models_of, text: str) -> None:
+    """Vanilla, endpoint and inverted sampling in sections of nine, as evaluations and worldsim rollout make them."""
+    models = models_for(models_of, text)
+    frames, actions = 30, some_actions(1, 27)
+    beginning = Beginning(
+        history=torch.randn(frames, 4, 12, 16, generator=torch.Generator().manual_seed(0)),
+        history_actions=some_actions(1, frames)[0].numpy(),
+        actions=actions[0].numpy(),
+        history_followed=None,
+        true_history_poses=torch.zeros(frames, 3),
+        true_coming_poses=torch.zeros(27, 3),
+        seed=0,
+    )
+    plan = PlanSettings(every=18)
+    [first], [again] = (roll_out(models, [beginning], WorldSettings(), plan) for _ in range(2))
+    assert first.frames_u8.shape == (27, 96, 128, 3)
+    assert first.latents.shape == (27, 4, 12, 16)
+    assert torch.equal(first.frames_u8, again.frames_u8)
+    assert float(first.latents.std()) > 0.1
 
 
 def test_inverted_sampling_is_refused_where_it_cannot_be(models_of) -> None:

@@ -77,8 +77,8 @@ class Beginning:
     """actions[t] led to frame t."""
     actions: Int64[np.ndarray, "time factors"]
     """The actions to roll out."""
-    history_followed: Followed
-    """The odometer's account of the history, a batch of one."""
+    history_followed: Followed | None
+    """The odometer's account of the history, a batch of one; None where it has not been made yet."""
     true_history_poses: Float[Tensor, "past 3"]
     """By the engine: only the oracle's recall goes by them."""
     true_coming_poses: Float[Tensor, "time 3"]
