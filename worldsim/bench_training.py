@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from models.schedule import Part, Schedule
 from models.transformer import TransformerSettings, WorldTransformer
 from worldsim.device import choose_device
 from worldsim.errors import check_at_least
+from worldsim.evaluation.reports import markdown_table
 from worldsim.files import write_json_atomic
 from worldsim.presets import preset
 from worldsim.training.optimizers import make_optimizers
@@ -81,29 +82,45 @@ class TrainingCost:
     samples_per_s: float
 
 
-def bench_training(settings: TrainingBench) -> dict[str, float | str]:
-    """Find the largest batch of either schedule and time it. ValueError where not even one sample fits."""
+def bench_training(settings: TrainingBench) -> None:
+    """Find the largest batch of either schedule, time it, and print both side by side.
+
+    ValueError where not even one sample fits.
+    """
     device = choose_device(settings.device)
     costs = [cost_of(text, settings, device) for text in (settings.packed, settings.unpacked)]
-    figures: dict[str, float | str] = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    }
-    for name, cost in zip(("packed", "unpacked"), costs, strict=True):
-        figures |= {f"{name} {key}": value for key, value in asdict(cost).items()}
-    figures["batch ratio"] = costs[0].largest_batch / costs[1].largest_batch
-    figures["token ratio"] = costs[1].tokens / costs[0].tokens
-    figures["speed ratio"] = costs[0].samples_per_s / costs[1].samples_per_s
-    figures["packed batch on 8 such devices"] = 8 * costs[0].largest_batch
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(
+        f"size {settings.size}, {costs[0].parameters / 1e6:.1f} M parameters, on one {name}\n\n{table(costs)}"
+    )
     if settings.out is not None:
-        write_json_atomic(settings.out, figures)
-    return figures
+        write_json_atomic(
+            settings.out, {"device": name, "packed": asdict(costs[0]), "unpacked": asdict(costs[1])}
+        )
+
+
+def table(costs: Sequence[TrainingCost]) -> str:
+    """Packed, unpacked, and how many times better packed is."""
+    packed, unpacked = costs
+    rows = [
+        ("tokens", str(packed.tokens), str(unpacked.tokens), unpacked.tokens / packed.tokens),
+        ("largest batch", str(packed.largest_batch), str(unpacked.largest_batch),
+         packed.largest_batch / unpacked.largest_batch),
+        ("peak memory, GiB", f"{packed.peak_gb:.1f}", f"{unpacked.peak_gb:.1f}", None),
+        ("samples/s", f"{packed.samples_per_s:.1f}", f"{unpacked.samples_per_s:.1f}",
+         packed.samples_per_s / unpacked.samples_per_s),
+        ("largest batch on 8 such devices", str(8 * packed.largest_batch), str(8 * unpacked.largest_batch), None),
+    ]  # fmt: skip
+    header = ("", packed.schedule, unpacked.schedule, "times")
+    return markdown_table(header, [(*row, "" if gain is None else f"{gain:.2f}") for *row, gain in rows])
 
 
 def cost_of(text: str, settings: TrainingBench, device: torch.device) -> TrainingCost:
     """One schedule's."""
     sizes = replace(settings.transformer, schedule=text)
     schedule = Schedule.parse(text)
-    model = WorldTransformer.of(sizes).to(device)
+    with device:  # a billion weights are drawn where they are needed
+        model = WorldTransformer.of(sizes)
     step = training_step(model, sizes, device)
     with tqdm(desc=f"batches of {text}", unit="try") as progress:
         largest = largest_batch(lambda batch: fits(step, batch, device), settings.most, progress)
