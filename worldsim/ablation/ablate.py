@@ -193,14 +193,9 @@ def on_device(step: Step, device: str) -> Step:
     return Step(step.name, [*step.words, "--device", kind], step.done, step.log, environment)
 
 
-def folder_of(name: str, out: Path) -> Path:
-    """Where a variant's files are: its name without what file systems do not like."""
-    return out / re.sub(r"[^A-Za-z0-9+._-]+", "_", name).strip("_")
-
-
 def training_steps(variant: Variant, settings: Ablation) -> list[Step]:
     """Its one command, in a run folder with the parts that all share."""
-    run = folder_of(variant.name, settings.out) / "run"
+    run = variant.run(settings.out)
     source = settings.parts or default_checkpoint()
     for part in PARTS:
         if not (run / "checkpoint" / part).exists():
@@ -225,8 +220,7 @@ def training_steps(variant: Variant, settings: Ablation) -> list[Step]:
 
 def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
     """Drift, revisits and the time of a step."""
-    folder = folder_of(variant.name, settings.out)
-    checkpoint = folder_of(variant.weights or variant.name, settings.out) / "run" / "checkpoint"
+    folder, checkpoint = variant.folder(settings.out), variant.run(settings.out) / "checkpoint"
     common = ["--checkpoint", str(checkpoint), "--data", str(settings.held_out), *variant.play]
     drift = [
         "evaluate", "drift", *common, "--out", str(folder / "drift"), "--rollouts", str(settings.rollouts),

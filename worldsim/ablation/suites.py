@@ -1,7 +1,9 @@
 """What an ablation compares: variants, each a training and a way to play, named as the field names them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from worldsim.recall import MemoryMode
 
@@ -21,6 +23,19 @@ class Variant:
     """memory mode that it is judged with"""
     weights: str | None = None
     """another variant whose weights it plays; None trains its own"""
+
+    def folder(self, out: Path) -> Path:
+        """Where its evaluations are, and its training if it has one."""
+        return out / _file_name(self.name)
+
+    def run(self, out: Path) -> Path:
+        """The run folder whose weights it plays."""
+        return out / _file_name(self.weights or self.name) / "run"
+
+
+def _file_name(name: str) -> str:
+    """Without what file systems do not like."""
+    return re.sub(r"[^A-Za-z0-9+._-]+", "_", name).strip("_")
 
 
 PLAIN = "td_f16k4f4k2f2k1_g1"

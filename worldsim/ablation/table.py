@@ -30,18 +30,11 @@ def write_tables(
     out: Path, variants: Sequence[Variant], budget: dict[str, str], failures: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Write ablation.json, .md and .html of what has been judged so far; returns the rows."""
-    from worldsim.ablation.ablate import folder_of
-
     rows = []
     for variant in variants:
-        folder = folder_of(variant.name, out)
-        source = folder_of(variant.weights or variant.name, out)
-        judged = (folder / "drift" / "drift.json").exists() and (
-            folder / "revisits" / "revisits.json"
-        ).exists()
-        rows.append(
-            row_of(variant, folder, source) if judged else {"name": variant.name, "says": variant.says}
-        )
+        done = [variant.folder(out) / name / f"{name}.json" for name in ("drift", "revisits")]
+        judged = all(path.exists() for path in done)
+        rows.append(row_of(variant, out) if judged else {"name": variant.name, "says": variant.says})
     rate(rows)
     for row in rows:
         row["failure"] = failures.get(row["name"], "")
@@ -50,16 +43,16 @@ def write_tables(
     notes = notes_of(rows, budget)
     write_text(out / "ablation.md", "\n\n".join(["# Ablation", markdown_table(HEADER, cells), *notes]) + "\n")
     write_text(
-        out / "ablation.html", page(cells, notes, [(row, folder_of(row["name"], out)) for row in rows])
+        out / "ablation.html", page(cells, notes, [(each.name, each.folder(out)) for each in variants])
     )
     return rows
 
 
-def row_of(variant: Variant, folder: Path, source: Path) -> dict[str, Any]:
+def row_of(variant: Variant, out: Path) -> dict[str, Any]:
     """Figures of one variant from its evaluations and its checkpoint."""
+    folder, transformer = variant.folder(out), variant.run(out) / "checkpoint" / "transformer"
     drift = json.loads((folder / "drift" / "drift.json").read_text(encoding="utf-8"))
     revisits = json.loads((folder / "revisits" / "revisits.json").read_text(encoding="utf-8"))
-    transformer = source / "run" / "checkpoint" / "transformer"
     config = json.loads((transformer / "config.json").read_text(encoding="utf-8"))
     schedule = Schedule.parse(config["schedule"])
     modes = {each: revisits["revisits"]["modes"][each] for each in dict.fromkeys(("off", variant.memory))}
@@ -155,9 +148,7 @@ def notes_of(rows: Sequence[dict[str, Any]], budget: dict[str, str]) -> list[str
     ]
 
 
-def page(
-    cells: Sequence[Sequence[str]], notes: Sequence[str], shown: Sequence[tuple[dict[str, Any], Path]]
-) -> str:
+def page(cells: Sequence[Sequence[str]], notes: Sequence[str], shown: Sequence[tuple[str, Path]]) -> str:
     """The HTML page, film strips inside."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADER)
     body = "".join(
@@ -168,13 +159,13 @@ def page(
     ]
     parts.append(f"<table><tr>{head}</tr>{body}</table>")
     parts += [f"<p>{html.escape(note)}</p>" for note in notes]
-    for row, folder in shown:
+    for name, folder in shown:
         strips = [
             *sorted((folder / "drift").glob("drift_*_of_*.png")),
             *sorted((folder / "revisits").glob("*.png")),
         ]
         if strips:
-            parts.append(f"<h2>{html.escape(row['name'])}</h2>")
+            parts.append(f"<h2>{html.escape(name)}</h2>")
         for path in strips:
             data = base64.b64encode(path.read_bytes()).decode()
             parts.append(f"<p>{html.escape(path.stem)}<br><img src='data:image/png;base64,{data}'></p>")

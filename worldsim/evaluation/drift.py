@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
@@ -60,7 +61,7 @@ class DriftEvaluation(RolloutSettings):
     still: bool = False
     """Stand still instead: real play then shows one frame for ever, and whatever moves or grows is the model's."""
     judge_steps: int = 2400
-    """Steps that the judge of action fidelity is trained for, on real play; 0 leaves action fidelity out."""
+    """Steps that the judge of action fidelity is trained for, on real play; 0 leaves action fidelity out, as does still."""
     clips: int = 0
     """Rollouts of which the model's own frames are written as videos, for people to compare with worldsim compare."""
     strips: int = 4
@@ -103,17 +104,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
         rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
     seconds = time.perf_counter() - begun
-    device = models.device
-    made = [describe(rollout.frames_u8, device) for rollout in rollouts]
-    real, ceiling = [], []
-    for each, step in starts:
-        span = shown_by_real_play(step, settings)
-        real.append(describe(encoded[each].frames_u8[span], device))
-        ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), device))
-    series = {
-        source: {name: np.stack([figures[name] for figures in each]) for name in METRICS}
-        for source, each in (("model", made), ("real", real), ("autoencoder", ceiling))
-    }
+    series = describe_all(models, encoded, starts, rollouts, settings)
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     summary = {
         "settings": {**settings_text(settings), "sampler": settings.sampler},
@@ -129,10 +120,10 @@ def run_drift(settings: DriftEvaluation) -> dict:
             [encoded[each].latents[shown_by_real_play(step, settings)].cpu() for each, step in starts],
         ),
     }
-    if settings.judge_steps:
+    if settings.judge_steps and not settings.still:
         summary["action_fidelity"] = action_fidelity(
             held_out, models.odometer.motion, encoded, starts, beginnings, rollouts, edge(settings.frames),
-            settings.judge_steps, device, settings.seed,
+            settings.judge_steps, models.device, settings.seed,
         )  # fmt: skip
     for i, rollout in enumerate(rollouts[: settings.clips]):
         write_clip(settings.out / "clips" / f"{i:03d}.mp4", rollout.frames_u8)
@@ -141,6 +132,26 @@ def run_drift(settings: DriftEvaluation) -> dict:
     write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
     write_json(settings.out / "drift.json", summary)
     return summary
+
+
+def describe_all(
+    models: WorldModels,
+    encoded: dict[int, EncodedEpisode],
+    starts: Sequence[tuple[int, int]],
+    rollouts: Sequence[Rollout],
+    settings: DriftEvaluation,
+) -> dict[str, dict[str, Float[np.ndarray, "rollout _"]]]:
+    """Every metric, (rollout, frame), of the model's frames, of real play's and of those through the autoencoder."""
+    real, ceiling = [], []
+    for each, step in starts:
+        span = shown_by_real_play(step, settings)
+        real.append(describe(encoded[each].frames_u8[span], models.device))
+        ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), models.device))
+    made = [describe(rollout.frames_u8, models.device) for rollout in rollouts]
+    return {
+        source: {name: np.stack([figures[name] for figures in each]) for name in METRICS}
+        for source, each in (("model", made), ("real", real), ("autoencoder", ceiling))
+    }
 
 
 def feature_distances(
