@@ -119,8 +119,10 @@ def run_ablation(settings: Ablation) -> None:
     """
     variants = chosen(settings)
     keep_budget(settings)
-    needed = [each for each in suite(settings.suite) if each.name in {v.weights for v in variants}]
-    trained = list(dict.fromkeys([*needed, *(each for each in variants if each.weights is None)]))
+    # What has been judged needs no weights: reports may come from several machines.
+    open_ = [each for each in variants if not all(path.exists() for path in each.reports(settings.out))]
+    needed = {each.weights or each.name for each in open_}
+    trained = [each for each in suite(settings.suite) if each.name in needed]
     failures: dict[str, str] = {}
     free: Queue[str] = Queue()
     for device in settings.devices:
@@ -136,11 +138,11 @@ def run_ablation(settings: Ablation) -> None:
         finally:
             free.put(device)
 
-    with tqdm(total=len(trained) + len(variants), desc="ablation", unit="run") as progress:
+    with tqdm(total=len(trained) + len(open_), desc="ablation", unit="run") as progress:
         # The first one encodes all recordings; the others read what it has kept.
         for part in (trained[:1], trained[1:]):
             spread(work, [(each, training_steps(each, settings)) for each in part], settings, progress)
-        spread(work, [(each, judging_steps(each, settings)) for each in variants], settings, progress)
+        spread(work, [(each, judging_steps(each, settings)) for each in open_], settings, progress)
         write_tables(settings.out, variants, settings.budget, failures)
     print(f"the table is in {settings.out / 'ablation.html'}, .md and .json", flush=True)
     if failures:
@@ -232,12 +234,8 @@ def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
         "evaluate", "revisits", *common, "--out", str(folder / "revisits"), "--starts", str(settings.starts),
         "--controls", "0", "--recent", "22", "--strips", "1", "--modes", *modes,
     ]  # fmt: skip
+    names, done, log = ("drift", "revisits"), variant.reports(settings.out), folder / "judge.log"
     return [
-        Step(f"drift of {variant.name!r}", drift, folder / "drift" / "drift.json", folder / "judge.log"),
-        Step(
-            f"revisits of {variant.name!r}",
-            revisits,
-            folder / "revisits" / "revisits.json",
-            folder / "judge.log",
-        ),
+        Step(f"{name} of {variant.name!r}", words, path, log)
+        for name, words, path in zip(names, (drift, revisits), done, strict=True)
     ]

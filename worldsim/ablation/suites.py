@@ -28,6 +28,10 @@ class Variant:
         """Where its evaluations are, and its training if it has one."""
         return out / _file_name(self.name)
 
+    def reports(self, out: Path) -> list[Path]:
+        """The files that tell that it is judged, and all that the table needs of it."""
+        return [self.folder(out) / name / f"{name}.json" for name in ("drift", "revisits")]
+
     def run(self, out: Path) -> Path:
         """The run folder whose weights it plays."""
         return out / _file_name(self.weights or self.name) / "run"

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
-from models.schedule import Schedule
 from worldsim.ablation.suites import Variant
 from worldsim.evaluation.elo import choices_by_distance, elo_ratings, ranks
 from worldsim.evaluation.reports import markdown_table, number, write_json, write_text
@@ -32,8 +29,7 @@ def write_tables(
     """Write ablation.json, .md and .html of what has been judged so far; returns the rows."""
     rows = []
     for variant in variants:
-        done = [variant.folder(out) / name / f"{name}.json" for name in ("drift", "revisits")]
-        judged = all(path.exists() for path in done)
+        judged = all(path.exists() for path in variant.reports(out))
         rows.append(row_of(variant, out) if judged else {"name": variant.name, "says": variant.says})
     rate(rows)
     for row in rows:
@@ -49,23 +45,17 @@ def write_tables(
 
 
 def row_of(variant: Variant, out: Path) -> dict[str, Any]:
-    """Figures of one variant from its evaluations and its checkpoint."""
-    folder, transformer = variant.folder(out), variant.run(out) / "checkpoint" / "transformer"
-    drift = json.loads((folder / "drift" / "drift.json").read_text(encoding="utf-8"))
-    revisits = json.loads((folder / "revisits" / "revisits.json").read_text(encoding="utf-8"))
-    config = json.loads((transformer / "config.json").read_text(encoding="utf-8"))
-    schedule = Schedule.parse(config["schedule"])
+    """Figures of one variant from its evaluations."""
+    drift, revisits = (json.loads(path.read_text(encoding="utf-8")) for path in variant.reports(out))
     modes = {each: revisits["revisits"]["modes"][each] for each in dict.fromkeys(("off", variant.memory))}
     metrics = drift["metrics"]
     return {
         "name": variant.name,
         "says": variant.says,
-        "schedule": schedule.text,
+        **drift["model"],
         "train": list(variant.train),
         "play": list(variant.play),
         "memory": variant.memory,
-        "tokens": schedule.tokens(config["latent_height"], config["latent_width"]),
-        "parameters": parameters_in(transformer),
         "ms_a_frame": 1000 * drift["seconds_a_frame"],
         "drift": {name: metrics[name]["model"]["drift"]["mean"] / metrics[name]["real"]["first"] for name in DRIFTING},
         "real_drift": {name: metrics[name]["real"]["drift"]["mean"] / metrics[name]["real"]["first"] for name in DRIFTING},
@@ -79,15 +69,6 @@ def row_of(variant: Variant, out: Path) -> dict[str, Any]:
         "distances": distances(drift["by_rollout"]),
         "revisits": modes,
     }  # fmt: skip
-
-
-def parameters_in(folder: Path) -> int:
-    """Numbers in the safetensors of a component."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
 
 
 def distances(by_rollout: dict[str, dict[str, dict[str, list[float]]]]) -> list[float]:

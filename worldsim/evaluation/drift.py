@@ -113,6 +113,13 @@ def run_drift(settings: DriftEvaluation) -> dict:
             for each, step in starts
         ],
         "maps": len(np.unique(maps)),
+        "model": {
+            "schedule": models.schedule.text,
+            "tokens": models.schedule.tokens(
+                models.transformer.config.latent_height, models.transformer.config.latent_width
+            ),
+            "parameters": sum(each.numel() for each in models.transformer.parameters()),
+        },
         "seconds_a_frame": seconds / (len(starts) * settings.frames),
         **summarise(series, maps, settings.seed),
         "features": feature_distances(
