@@ -37,6 +37,7 @@ def test_an_ablation_ends_in_a_table_and_goes_on(settings: Ablation) -> None:
     assert len(plain["distances"]) == plain["rollouts"] == 2
     judged = json.loads((settings.out / "noise_0.1" / "drift" / "drift.json").read_text())
     assert judged["settings"]["history_noise"] == "0.1"
+    assert judged["settings"]["guidance"] == "0.0"
     assert noisy["ms_a_frame"] == pytest.approx(1000 * judged["seconds_a_frame"])
     page = (settings.out / "ablation.html").read_text()
     assert page.count("<img src='data:image/png") >= 4

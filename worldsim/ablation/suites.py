@@ -19,6 +19,8 @@ class Variant:
     """flags of `worldsim train model`"""
     play: tuple[str, ...] = ()
     """flags of `worldsim evaluate drift` and `… revisits`"""
+    guidance: float = 0.0
+    """weight of history guidance that it is judged with, whatever its preset plays with"""
     memory: MemoryMode = "off"
     """memory mode that it is judged with"""
     weights: str | None = None
@@ -102,7 +104,7 @@ def paper() -> tuple[Variant, ...]:
         ),
         Variant(
             name="history guidance", says="led away from a veiled history, weight 0.5",
-            play=("--guidance", "0.5"), weights=PLAIN,
+            guidance=0.5, weights=PLAIN,
         ),
     )  # fmt: skip
 

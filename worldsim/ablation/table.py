@@ -55,6 +55,7 @@ def row_of(variant: Variant, out: Path) -> dict[str, Any]:
         **drift["model"],
         "train": list(variant.train),
         "play": list(variant.play),
+        "guidance": variant.guidance,
         "memory": variant.memory,
         "ms_a_frame": 1000 * drift["seconds_a_frame"],
         "drift": {name: metrics[name]["model"]["drift"]["mean"] / metrics[name]["real"]["first"] for name in DRIFTING},
