@@ -125,9 +125,9 @@ class History:
     @property
     def neighbour(self) -> AgedFrames:
         """The one known frame that the section is made next to: the newest, or in inverted sampling the next."""
-        return self.part("recent" if self.recent.shape[1] else "coming").part(
-            slice(-1, None) if self.recent.shape[1] else slice(0, 1)
-        )
+        if self.recent.shape[1]:
+            return self.part("recent").part(slice(-1, None))
+        return self.coming.part(slice(0, 1))
 
     def twice(self) -> "History":
         """The batch, and the batch again."""

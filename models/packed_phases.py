@@ -27,24 +27,24 @@ def _times(schedule: Schedule, part: Part) -> Float[Tensor, " frame"]:
     """Rotary times of a part's frames; the section's own frames stand at 0 and on.
 
     Those next to the section count from it. The others take slots behind them, told by their ages and not by their places:
-    beyond the recent past recalled and then ranked frames, the best nearest, and before all of them the first ones.
+    beyond the recent past recalled frames, the best nearest, then the first ones, then ranked ones, the best nearest again.
     """
     beyond = -(schedule.recent_frames + 2.0)
     first = beyond - 2.0 * schedule.recalled.frames - schedule.first_frames
-    counts = {each: sum(level.frames for level in schedule.levels(each)) for each in PACKED}
-    numbers = torch.arange(counts[part], dtype=torch.float32)
+    count = schedule.frames(part)
+    numbers = torch.arange(count, dtype=torch.float32)
     match part:
         case "recent":
-            return numbers - counts[part]
+            return numbers - count
         case "recalled":
             return beyond - 2 * numbers
         case "first":
             return first + numbers
         case "ranked":
-            return first - 2 * (counts[part] - numbers)
+            return first - 2 * (count - numbers)
         case "coming":
             return schedule.section + numbers
-    return schedule.section + counts["coming"] + 1 + numbers
+    return schedule.section + schedule.frames("coming") + 1 + numbers
 
 
 def tail_phases(

@@ -131,6 +131,10 @@ class Schedule:
             "recent": self.recent, "first": self.first, "ranked": self.ranked, "coming": self.coming, "last": self.last,
         }[part]  # fmt: skip
 
+    def frames(self, part: Part) -> int:
+        """How many frames one of the packed parts has."""
+        return _frames(self.levels(part))
+
     def tokens(self, height: int, width: int) -> int:
         """Length of the context once every level is full, its tail left out, whatever the length of the history."""
         levels = [level for part in PACKED for level in self.levels(part)]

@@ -246,7 +246,7 @@ def random_history(
         )
 
     def part(name: Part) -> AgedFrames:
-        return frames(sum(level.frames for level in schedule.levels(name)))
+        return frames(schedule.frames(name))
 
     recent, coming = part("recent"), part("coming")
     return History(

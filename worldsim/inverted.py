@@ -15,7 +15,7 @@ from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import joined
 from worldsim.past import Ahead, absent, history_of, recent_of
 from worldsim.section import Section
-from worldsim.world import World, make_section
+from worldsim.world import World, make_section, shown
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def roll_out_inverted(
     Each begins at its world's first frames, which must be all that it has: others behind them would be out of sight.
     ValueError otherwise, or if the schedule is not an inverted one.
     """
-    models, maker = worlds[0].models, worlds[0].maker
+    models = worlds[0].models
     schedule, memories = models.schedule, [world.memory for world in worlds]
     size = schedule.section
     if not schedule.coming or schedule.recent:
@@ -58,13 +58,7 @@ def roll_out_inverted(
             world.steps += 1
         if progress is not None:
             progress.update(len(worlds) * size)
-    sections = []
-    for latents in made:
-        frames = maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
-        sections.append([
-            Section(frames_u8=frames[i], latents=latents[i], recalled=(), timings_s={}) for i in range(len(worlds))
-        ])  # fmt: skip
-    return sections
+    return [shown(worlds, latents) for latents in made]
 
 
 def _ahead(

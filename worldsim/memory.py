@@ -14,7 +14,7 @@ from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
-from retrieval.spread import best_of_rest, candidates_needed, spread
+from retrieval.spread import candidates_needed, spread
 from retrieval.whereabouts import Followed
 from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place, score_latents
 
@@ -210,11 +210,10 @@ class Memory:
         if older <= 0 or count == 0:
             return []
         scores, ids = self._best(query, pose, min(count + len(taken), older), older)
-        picks = torch.tensor([[pick.frame for pick in taken]], dtype=torch.int64).view(1, -1)
-        free = (ids >= 0) & ~(ids[:, :, None] == picks[:, None]).any(2)
-        nothing = torch.zeros(1, 0, dtype=torch.int64)
-        choice, real = best_of_rest(scores, count, free, nothing, nothing.bool())
-        return [self._as_recalled(int(ids[0, i]), float(scores[0, i])) for i in choice[0][real[0]].tolist()]
+        gone = {-1, *(pick.frame for pick in taken)}
+        best = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
+        rest = [self._as_recalled(frame, score) for frame, score in best if frame not in gone]
+        return rest[:count][::-1]
 
     def nearest(self, pose: Float[Tensor, "3"], exclude_recent: int) -> Recalled | None:
         """The frame that was seen from nearest to a pose, as estimated, the newest left out; None while there is none.

@@ -40,7 +40,7 @@ class Ahead:
     def nothing(cls, schedule: Schedule, recent: Recent) -> "Ahead":
         """As in play."""
         like, (batch, _, factors) = recent.latents, recent.actions.shape
-        close, last = (sum(level.frames for level in levels) for levels in (schedule.coming, schedule.last))
+        close, last = schedule.frames("coming"), schedule.frames("last")
         return cls(
             coming=absent(close, like),
             coming_actions=torch.zeros(batch, close, factors, dtype=torch.int64, device=like.device),

@@ -17,7 +17,7 @@ from retrieval.whereabouts import joined
 from worldsim.errors import check_at_least
 from worldsim.past import Ahead, absent, history_of, recall_for, recent_of, registered
 from worldsim.section import Section
-from worldsim.world import World, keep_section, make_section, step_worlds
+from worldsim.world import World, keep_section, make_section, shown, step_worlds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def _made(
         first=history.first.older(gap),
     )
     made = make_section(worlds, history, known)
-    count = sum(level.frames for level in models.schedule.last)
+    count = models.schedule.frames("last")
     frames = absent(count, recent.latents)
     shown = min(count, size)
     frames.latents[:, :shown] = made[:, :shown].to(recent.latents.dtype)
@@ -151,7 +151,7 @@ def _remembered(
     """Frames of every world's past that were seen from where the actions lead; none where there is no such place."""
     models = worlds[0].models
     recent = recent_of([world.memory for world in worlds], models)
-    frames = absent(sum(level.frames for level in models.schedule.last), recent.latents)
+    frames = absent(models.schedule.frames("last"), recent.latents)
     poses = _expected(worlds, actions)[:, -1]
     for i, world in enumerate(worlds):
         found = world.memory.nearest(poses[i], models.schedule.recent_frames)
@@ -169,10 +169,6 @@ def _come_true(
     true_poses: Float[Tensor, "batch section 3"] | None,
 ) -> list[Section]:
     """The end is reached: it is what the worlds show next."""
-    maker = worlds[0].maker
     recent = recent_of([world.memory for world in worlds], worlds[0].models)
     keep_section(worlds, recent, made, actions, true_poses)
-    frames = maker.decode(made.flatten(0, 1)).unflatten(0, made.shape[:2]).cpu().numpy()
-    return [
-        Section(frames_u8=frames[i], latents=made[i], recalled=(), timings_s={}) for i in range(len(worlds))
-    ]
+    return shown(worlds, made)

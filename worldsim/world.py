@@ -15,7 +15,7 @@ from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
-from worldsim.memory import Memory
+from worldsim.memory import Memory, Recalled
 from worldsim.past import Ahead, Recent, history_of, recall_for, recent_of, recognised, registered
 from worldsim.recall import MemoryMode
 from worldsim.section import Clock, Section
@@ -208,12 +208,29 @@ def step_worlds(
     history = registered(history_of(memories, models, recent, recalled, ranked, expected, ahead), maker)
     clock.lap("recall")
     latents = make_section(worlds, history, all_actions, clock.lap)
-    frames = maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
+    sections = shown(worlds, latents, recalled, clock.laps)
     clock.lap("decode")
     keep_section(worlds, recent, latents, actions, true_poses)
     clock.lap("append")
+    return sections
+
+
+@torch.no_grad()
+def shown(
+    worlds: Sequence[World],
+    latents: Float[Tensor, "batch section channel height width"],
+    recalled: Sequence[Sequence[Recalled]] | None = None,
+    timings_s: dict[str, float] | None = None,
+) -> list[Section]:
+    """What every world shows of its new latents; `recalled` None: nothing was."""
+    frames = worlds[0].maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
     return [
-        Section(frames_u8=frames[i], latents=latents[i], recalled=tuple(recalled[i]), timings_s=clock.laps)
+        Section(
+            frames_u8=frames[i],
+            latents=latents[i],
+            recalled=() if recalled is None else tuple(recalled[i]),
+            timings_s={} if timings_s is None else timings_s,
+        )
         for i in range(len(worlds))
     ]
 

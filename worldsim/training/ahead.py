@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.history import AgedFrames
-from models.schedule import Part, Schedule
+from models.schedule import Schedule
 from worldsim.errors import check_at_least
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts
@@ -62,7 +62,7 @@ def draw_ahead(
     """True frames behind each moment's section; planned ends at distances drawn anew, none behind those made as ends."""
     moments, count = pasts.moments, len(pasts.moments)
     device = moments.time.device
-    close, planned = (sum(level.frames for level in schedule.levels(part)) for part in _PARTS)
+    close, planned = schedule.frames("coming"), schedule.frames("last")
     next_to = torch.ones(count, 1, dtype=torch.int64, device=device)
     known = torch.full((count, 1), close, device=device)
     if close:
@@ -77,9 +77,6 @@ def draw_ahead(
     numbers = numbers.clamp(max=episodes.actions.shape[1] - 1)
     actions = episodes.actions[moments.episode[:, None], numbers].long() * coming.present[:, :, None]
     return Ahead(coming=coming, coming_actions=actions, last=last)
-
-
-_PARTS: tuple[Part, ...] = ("coming", "last")
 
 
 def _distances(count: int, settings: AheadSettings, generator: torch.Generator) -> Int[Tensor, " batch"]:
