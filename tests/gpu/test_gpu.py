@@ -14,6 +14,7 @@ from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models, random_openings
 from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.presets import tiny
+from worldsim.training.batches import Batches
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.model import compile_blocks
 from worldsim.training.model_training import ModelTraining
@@ -70,7 +71,8 @@ def trainer_on_a_still_world(own_after: int) -> ModelTrainer:
     )  # fmt: skip
     recall = BatchRecall(episodes, mark_episodes(episodes, *parts), parts[0], sizes, settings.recall)
     processes = Processes(rank=0, count=1, device=device)
-    return ModelTrainer(model, episodes, recall, parts[1], sizes, settings, processes)
+    batches = Batches(model, episodes, recall, parts[1], sizes, settings)
+    return ModelTrainer(model, batches, sizes, settings, processes)
 
 
 @pytest.mark.filterwarnings(

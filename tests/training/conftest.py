@@ -13,6 +13,7 @@ from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models
 from worldsim.presets import tiny
 from worldsim.recall import ACTION_STEPS
+from worldsim.training.batches import Batches
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.loop import LoopSettings
 from worldsim.training.model_training import ModelTraining
@@ -96,7 +97,8 @@ def make_trainer(
         sizes,
         settings.recall,
     )
-    return ModelTrainer(model, episodes, recall, models.odometer, sizes, settings, processes)
+    batches = Batches(model, episodes, recall, models.odometer, sizes, settings)
+    return ModelTrainer(model, batches, sizes, settings, processes)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from models.codebook import fit_codebook
 from models.transformer import WorldTransformer
 from worldsim.checkpoint import WorldModels, write_world_json
 from worldsim.episode import list_episodes
+from worldsim.training.batches import Batches
 from worldsim.training.components import (
     checkpoint_folder,
     keep_component,
@@ -61,7 +62,8 @@ def train_model(settings: ModelTraining) -> None:
         shard(model, processes)
     marks = mark_episodes(episodes, descriptor, odometer)
     recall = BatchRecall(episodes, marks, descriptor, sizes, settings.recall)
-    trainer = ModelTrainer(model, episodes, recall, odometer, sizes, settings, processes)
+    batches = Batches(model, episodes, recall, odometer, sizes, settings)
+    trainer = ModelTrainer(model, batches, sizes, settings, processes)
     if settings.compile:
         compile_blocks(model)
     loop = TrainingLoop("model", settings.out, trainer.state, settings.loop, processes)

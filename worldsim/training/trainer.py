@@ -8,14 +8,11 @@ from models.flow import draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
 from models.history_cache import HistoryCache
 from models.transformer import WorldTransformer
-from retrieval.odometer import Odometer
 from worldsim.presets import Preset
 from worldsim.training.batches import Batches
-from worldsim.training.data import LatentEpisodes
 from worldsim.training.model_training import ModelTraining
 from worldsim.training.optimizers import make_optimizers
 from worldsim.training.processes import Processes
-from worldsim.training.recalling import BatchRecall
 from worldsim.training.sharding import clipped_norm, give_back, is_sharded
 from worldsim.training.state import TrainingState
 
@@ -26,15 +23,13 @@ class ModelTrainer:
     def __init__(
         self,
         model: WorldTransformer,
-        episodes: LatentEpisodes,
-        recall: BatchRecall,
-        odometer: Odometer,
+        batches: Batches,
         sizes: Preset,
         settings: ModelTraining,
         processes: Processes,
     ) -> None:
         self.model, self.sizes, self.settings, self.processes = model, sizes, settings, processes
-        self.batches = Batches(model, episodes, recall, odometer, sizes, settings)
+        self.batches = batches
         self.state = TrainingState(
             model, make_optimizers(model, settings.learning_rate, settings.weight_decay)
         )
