@@ -22,11 +22,13 @@ class FlowSettings:
     denoising_steps: int = 8
     """Euler steps a section"""
     guidance: float = 0.0
-    """weight of history guidance: velocity + weight × (velocity − velocity after a veiled history), which keeps long
-    rollouts sharp (Song et al. 2025, History-Guided Video Diffusion; classifier-free guidance, Ho and Salimans 2022);
-    0 leaves it out, and with it a second pass over the history"""
+    """weight w of history guidance, velocity + w (velocity − velocity after a veiled history); 0 leaves it out, and with
+    it a second pass over the history. Above 0 it keeps long rollouts sharp (Song et al. 2025, History-Guided Video
+    Diffusion; classifier-free guidance, Ho and Salimans 2022). Below 0 it is a step towards the veiled history, at −1 that
+    alone decides: what a model that has trained on its own frames doubts, and draws anew every time, it keeps where
+    noise leaves it no sign of whose frames they are"""
     veil: float = 0.5
-    """level of the noise that veils that history, told to the model"""
+    """level of the noise that veils that history, told to the model (Chen et al. 2024, Diffusion Forcing)"""
     guided_above: float = 0.4
     """noise level down to which guidance works (Kynkäänniemi et al. 2024): layout is decided above; below, what guidance
     adds to texture would be taken for history by the next step, and grow without bound where a player stands still"""
@@ -36,8 +38,10 @@ class FlowSettings:
             raise ValueError(f"shift {self.shift} of noise levels is not above 0")
         if self.denoising_steps < 1:
             raise ValueError(f"{self.denoising_steps} denoising steps; use at least 1")
-        if self.guidance < 0:
-            raise ValueError(f"guidance {self.guidance} is below 0, which leaves it out; use that or more")
+        if self.guidance < -1:
+            raise ValueError(
+                f"guidance {self.guidance} is below −1, where the veiled history alone decides; use that or more"
+            )
         if not 0 < self.veil <= 1:
             raise ValueError(f"veil {self.veil} of guidance is not above 0 and up to 1")
         if not 0 <= self.guided_above < 1:
@@ -82,23 +86,24 @@ def sample(
 
     With guidance the cache has the batch's histories twice: veiled, then as they are.
     """
-    clear = cache.newest_rows(len(noise)) if settings.guidance else cache
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
     # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
     even = torch.linspace(1, 1 / settings.denoising_steps, settings.denoising_steps)
     # Levels stay on the CPU and the scheduler is told where it begins, so that nothing waits for the device.
     scheduler.set_timesteps(sigmas=even.tolist(), device="cpu")
     scheduler.set_begin_index(0)
-    latents = noise.float()
+    rows, latents = len(noise), noise.float()
+    clear = cache.rows(slice(-rows, None))
+    led = {0.0: clear, -1.0: cache.rows(slice(rows))}.get(settings.guidance, cache)
     for i, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[i])
-        if settings.guidance and level > settings.guided_above:
-            twice = [torch.cat((each, each)) for each in (latents.to(transformer.dtype), actions)]
-            sigma = torch.full((2 * len(noise),), level, device=noise.device)
-            veiled, velocity = transformer.denoise(twice[0], sigma, twice[1], cache).float().chunk(2)
+        after = led if level > settings.guided_above else clear
+        times = len(after.sigma) // rows
+        sigma = torch.full((times * rows,), level, device=noise.device)
+        noisy, steps = [torch.cat([each] * times) for each in (latents.to(transformer.dtype), actions)]
+        velocity = transformer.denoise(noisy, sigma, steps, after).float()
+        if times == 2:
+            veiled, velocity = velocity.chunk(2)
             velocity = velocity + settings.guidance * (velocity - veiled)
-        else:
-            sigma = torch.full((len(noise),), level, device=noise.device)
-            velocity = transformer.denoise(latents.to(transformer.dtype), sigma, actions, clear).float()
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents

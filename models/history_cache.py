@@ -34,18 +34,16 @@ class HistoryCache:
     tokens: Tokens | None = None
     """the history before the first layer: of joint attention, which can keep no keys and values"""
 
-    def newest_rows(self, count: int) -> "HistoryCache":
-        """Of the last `count` histories of the batch, without gradients."""
-        return replace(self, **{each.name: _rows(getattr(self, each.name), count) for each in fields(self)})
+    def rows(self, part: slice) -> "HistoryCache":
+        """Of some histories of the batch, without gradients."""
+        return replace(self, **{each.name: _rows(getattr(self, each.name), part) for each in fields(self)})
 
 
-def _rows(value: Any, count: int) -> Any:
+def _rows(value: Any, part: slice) -> Any:
     if isinstance(value, Tensor):
-        return value[-count:].detach()
+        return value[part].detach()
     if isinstance(value, Phases):
-        return value.rows(lambda each: each[-count:].detach())
+        return value.rows(lambda each: each[part].detach())
     if isinstance(value, Tokens):
-        return replace(
-            value, **{each.name: _rows(getattr(value, each.name), count) for each in fields(value)}
-        )
-    return [_rows(each, count) for each in value] if isinstance(value, list) else value
+        return replace(value, **{each.name: _rows(getattr(value, each.name), part) for each in fields(value)})
+    return [_rows(each, part) for each in value] if isinstance(value, list) else value

@@ -24,7 +24,9 @@ class Preset:
         )
     )
     odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
-    flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=0.5, guidance=0.25))
+    flow: FlowSettings = field(
+        default_factory=lambda: FlowSettings(shift=0.5, guidance=-1.0, veil=0.25, guided_above=0.5)
+    )
     recall: RecallSettings = field(default_factory=RecallSettings)
 
     @property

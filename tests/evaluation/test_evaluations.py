@@ -13,7 +13,7 @@ from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.episode import Episode, EpisodeWriter
 from worldsim.evaluation import revisits
 from worldsim.evaluation.autoencoder import AutoencoderEvaluation, run_autoencoder
-from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift, stopped
+from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift
 from worldsim.evaluation.held_out import HeldOut
 from worldsim.evaluation.revisits import RevisitEvaluation, run_revisits
 from worldsim.evaluation.rollouts import Beginning
@@ -222,21 +222,25 @@ def test_drift_judges_features_actions_and_keeps_clips(checkpoint: Path, data: P
     assert "steps as told" in page
 
 
-def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path, tmp_path: Path):
-    """Walking hides what grows from frame to frame: nothing of real play may move, nor any action reach the model."""
-    summary = run_drift(drift_settings(checkpoint, data, tmp_path, still=True))
+@pytest.mark.parametrize("walked", [0, 5])
+def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path, tmp_path: Path, walked: int):
+    """Walking hides what grows or flickers: nothing of real play may move, nor any action after it reach the model."""
+    summary = run_drift(drift_settings(checkpoint, data, tmp_path, still_after=walked))
     assert summary["metrics"]["motion"]["real"]["last"] == 0
     sharpness = summary["metrics"]["sharpness"]["real"]
     assert sharpness["first"] == sharpness["last"] > 0
     assert summary["metrics"]["motion"]["model"]["last"] > 0
-    assert "standing still" in (tmp_path / "drift.md").read_text()
-    models = load_checkpoint(checkpoint, "cpu")
+    assert len(summary["sharpness_by_frame"]["model"]) == int(summary["settings"]["frames"])
+    assert f"standing still after {walked} frames" in (tmp_path / "drift.md").read_text()
     held_out = HeldOut(data)
-    encoded = held_out.encode(models, {0: 60})
-    beginning = stopped(Beginning.of(held_out, encoded[0], 0, 40, 20, 0))
-    assert not beginning.actions.any()
+    encoded = held_out.encode(load_checkpoint(checkpoint, "cpu"), {0: 60})
+    walking = Beginning.of(held_out, encoded[0], 0, 40, 20, 0)
+    beginning = walking.stopped(walked)
+    np.testing.assert_array_equal(beginning.actions[:walked], walking.actions[:walked])
+    assert not beginning.actions[walked:].any()
     assert beginning.actions.shape == (20, 3)
-    assert torch.equal(beginning.true_coming_poses[7], beginning.true_history_poses[-1])
+    there = walking.true_coming_poses[4] if walked else walking.true_history_poses[-1]
+    assert torch.equal(beginning.true_coming_poses[[max(0, walked - 1), 19]], there.expand(2, 3))
 
 
 def test_drift_needs_long_episodes(checkpoint: Path, data: Path, tmp_path: Path):

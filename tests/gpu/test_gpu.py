@@ -105,7 +105,7 @@ def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         history, own = batch.history, batch.own
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
             caches = [
-                each.model.encode_history(each.model.pack(history), history.sigma).newest_rows(own)
+                each.model.encode_history(each.model.pack(history), history.sigma).rows(slice(-own, None))
                 for each in (trainer, plain)
             ]
         noise = torch.randn(own, *batch.coming.shape[1:], device="cuda", generator=generator)

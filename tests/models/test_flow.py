@@ -75,11 +75,12 @@ def test_sampler_is_euler_by_hand(filled_transformer: WorldTransformer, a_histor
 
 @pytest.mark.parametrize("present", [22, 5])
 @pytest.mark.parametrize("above", [0.2, 0.7])
-def test_guidance_leads_away_from_what_a_veiled_history_makes(
-    filled_transformer: WorldTransformer, a_history, present: int, above: float
+@pytest.mark.parametrize("guidance", [0.7, -0.4, -1.0])
+def test_guidance_leads_away_from_what_a_veiled_history_makes_or_towards_it(
+    filled_transformer: WorldTransformer, a_history, present: int, above: float, guidance: float
 ) -> None:
-    """v + w (v − v_veiled) above the noise level given, v below, each from a cache of its own."""
-    settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=0.7, guided_above=above)
+    """v + w (v − v_veiled) above the noise level given, v below, each from a cache of its own; at −1 v_veiled alone."""
+    settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=guidance, guided_above=above)
     history = replace(a_history(batch=2, present=present), sigma=torch.zeros(2))
     noise = torch.randn(
         2, history.frames, *history.recent.shape[2:], generator=torch.Generator().manual_seed(3)
@@ -102,14 +103,14 @@ def test_guidance_leads_away_from_what_a_veiled_history_makes(
         for sigma, following in ((1.0, 0.5), (0.5, 0.0)):
             level = torch.full((2,), sigma)
             clear, weak = (filled_transformer.denoise(by_hand, level, actions, cache) for cache in caches)
-            weight = 0.7 if sigma > above else 0.0
+            weight = guidance if sigma > above else 0.0
             by_hand = by_hand + (following - sigma) * (clear + weight * (clear - weak))
     torch.testing.assert_close(made, by_hand, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
-    [({"shift": 0.0}, r"shift 0\.0"), ({"denoising_steps": 0}, "0 denoising"), ({"guidance": -1.0}, r"guidance -1\.0"),
+    [({"shift": 0.0}, r"shift 0\.0"), ({"denoising_steps": 0}, "0 denoising"), ({"guidance": -1.1}, r"guidance -1\.1"),
      ({"veil": 0.0}, r"veil 0\.0"), ({"guided_above": 1.0}, r"guided_above 1\.0")],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong: dict, named: str) -> None:

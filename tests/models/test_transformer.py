@@ -327,5 +327,5 @@ def test_the_newest_rows_of_a_cache_are_those_of_the_rows_alone(
     history = a_history(batch=4)
     noisy, sigma, actions = section_inputs(4)
     cache = model.encode_history(model.pack(history), history.sigma)
-    part = model.denoise(noisy[2:], sigma[2:], actions[2:], cache.newest_rows(2))
+    part = model.denoise(noisy[2:], sigma[2:], actions[2:], cache.rows(slice(-2, None)))
     torch.testing.assert_close(part, model.denoise(noisy, sigma, actions, cache)[2:], rtol=1e-4, atol=1e-4)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +58,12 @@ class DriftEvaluation(RolloutSettings):
     """Fewest true frames before a rollout."""
     memory_mode: MemoryMode = "hybrid"
     """Memory mode."""
-    still: bool = False
-    """Stand still instead: real play then shows one frame for ever, and whatever moves or grows is the model's."""
+    still_after: int | None = None
+    """Press no key from this frame on, 0 from the first: real play then shows one frame for ever, and whatever moves or
+    grows is the model's. Rollouts are that much longer; what is measured and shown begins there."""
     judge_steps: int = 2400
-    """Steps that the judge of action fidelity is trained for, on real play; 0 leaves action fidelity out, as does still."""
+    """Steps that the judge of action fidelity is trained for, on real play; 0 leaves action fidelity out, as does standing
+    still."""
     clips: int = 0
     """Rollouts of which the model's own frames are written as videos, for people to compare with worldsim compare."""
     strips: int = 4
@@ -76,6 +78,13 @@ class DriftEvaluation(RolloutSettings):
         check_at_least(self, 1, "rollouts", "history")
         check_at_least(self, 0, "judge_steps", "clips")
         check_at_least(self, 8, "frames")
+        if self.still_after is not None:
+            check_at_least(self, 0, "still_after")
+
+    @property
+    def walked(self) -> int:
+        """Frames made before those that are measured."""
+        return self.still_after or 0
 
 
 def run_drift(settings: DriftEvaluation) -> dict:
@@ -88,21 +97,22 @@ def run_drift(settings: DriftEvaluation) -> dict:
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
     settings = told(settings, models)
-    check_horizon(settings.frames, models.schedule.section)
+    horizon = settings.walked + settings.frames
+    check_horizon(horizon, models.schedule.section)
     starts = choose_starts(held_out, settings)
     stops: dict[int, int] = {}
     for each, step in starts:
-        stops[each] = max(stops.get(each, 0), step + settings.frames)
+        stops[each] = max(stops.get(each, 0), step + horizon)
     encoded = held_out.encode(models, stops)
     beginnings = [
-        Beginning.of(held_out, encoded[each], each, step, settings.frames, settings.seed)
-        for each, step in starts
+        Beginning.of(held_out, encoded[each], each, step, horizon, settings.seed) for each, step in starts
     ]
-    if settings.still:
-        beginnings = [stopped(beginning) for beginning in beginnings]
+    if settings.still_after is not None:
+        beginnings = [beginning.stopped(settings.walked) for beginning in beginnings]
     begun = time.perf_counter()
-    with tqdm(total=len(starts) * settings.frames, desc="drift", unit="frame", smoothing=0.1) as progress:
+    with tqdm(total=len(starts) * horizon, desc="drift", unit="frame", smoothing=0.1) as progress:
         rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
+    rollouts = [rollout.since(settings.walked) for rollout in rollouts]
     seconds = time.perf_counter() - begun
     series = describe_all(models, encoded, starts, rollouts, settings)
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
@@ -120,14 +130,14 @@ def run_drift(settings: DriftEvaluation) -> dict:
             ),
             "parameters": sum(each.numel() for each in models.transformer.parameters()),
         },
-        "seconds_a_frame": seconds / (len(starts) * settings.frames),
+        "seconds_a_frame": seconds / (len(starts) * horizon),
         **summarise(series, maps, settings.seed),
         "features": feature_distances(
             [rollout.latents for rollout in rollouts],
             [encoded[each].latents[shown_by_real_play(step, settings)].cpu() for each, step in starts],
         ),
     }
-    if settings.judge_steps and not settings.still:
+    if settings.judge_steps and settings.still_after is None:
         summary["action_fidelity"] = action_fidelity(
             held_out, models.odometer.motion, encoded, starts, beginnings, rollouts, edge(settings.frames),
             settings.judge_steps, models.device, settings.seed,
@@ -209,29 +219,24 @@ def write_strips(
 def shown_by_real_play(step: int, settings: DriftEvaluation) -> Int64[Tensor, " frame"]:
     """Numbers of the recorded frames that a rollout from `step` is compared with."""
     numbers = torch.arange(step, step + settings.frames)
-    return torch.full_like(numbers, step - 1) if settings.still else numbers
-
-
-def stopped(beginning: Beginning) -> Beginning:
-    """The same with no key pressed from then on."""
-    there = beginning.true_history_poses[-1:].expand(len(beginning.actions), -1)
-    return replace(beginning, actions=np.zeros_like(beginning.actions), true_coming_poses=there)
+    return numbers if settings.still_after is None else torch.full_like(numbers, step + settings.walked - 1)
 
 
 def choose_starts(held_out: HeldOut, settings: DriftEvaluation) -> list[tuple[int, int]]:
     """(episode, step) of each rollout: episodes in random order, used again only when all have been used."""
     rng = np.random.default_rng(settings.seed)
-    need = settings.history + settings.frames
+    horizon = settings.walked + settings.frames
+    need = settings.history + horizon
     long_enough = [index for index, length in enumerate(held_out.lengths) if length >= need]
     if not long_enough:
         raise ValueError(
             f"the longest of {len(held_out.lengths)} episodes has {max(held_out.lengths)} steps, fewer than history "
-            f"{settings.history} + frames {settings.frames}; record longer episodes or ask for fewer frames"
+            f"{settings.history} + frames {horizon}; record longer episodes or ask for fewer frames"
         )
     starts: list[tuple[int, int]] = []
     while len(starts) < settings.rollouts:
         for index in rng.permutation(long_enough)[: settings.rollouts - len(starts)]:
-            latest = held_out.lengths[index] - settings.frames
+            latest = held_out.lengths[index] - horizon
             starts.append((int(index), int(rng.integers(settings.history, latest + 1))))
     return starts
 

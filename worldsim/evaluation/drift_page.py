@@ -41,7 +41,8 @@ def drift_page(summary: dict, plot: Path, strips: Sequence[Path]) -> str:
         "last 15 % / real play",
     )
     collapsed = summary["collapsed"]
-    told = "standing still" if settings["still"] == "True" else "on the recorded actions"
+    after = settings["still_after"]
+    told = "on the recorded actions" if after == "None" else f"standing still after {after} frames more"
     parts = [
         "# Drift",
         f"{summary['rollouts']} free rollouts of {settings['frames']} frames on {summary['maps']} held-out maps, "

@@ -104,6 +104,13 @@ class Beginning:
             seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
         )
 
+    def stopped(self, after: int) -> "Beginning":
+        """The same with no key pressed after so many frames."""
+        actions, poses = self.actions.copy(), self.true_coming_poses.clone()
+        actions[after:] = 0
+        poses[after:] = torch.cat((self.true_history_poses, poses[:after]))[-1]
+        return replace(self, actions=actions, true_coming_poses=poses)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
@@ -113,6 +120,12 @@ class Rollout:
     latents: Float[Tensor, "time channel h w"]
     recalled: tuple[tuple[int, ...], ...]
     """For each frame made the numbers of the frames recalled for it (frame 0 is the first of history)."""
+
+    def since(self, first: int) -> "Rollout":
+        """Without the frames before that one."""
+        return Rollout(
+            frames_u8=self.frames_u8[first:], latents=self.latents[first:], recalled=self.recalled[first:]
+        )
 
     def frame(
         self, truth_u8: UInt8[Tensor, "past height width 3"], number: int, step: int

@@ -83,7 +83,7 @@ class ModelTrainer:
         """The model's own next section, from the history pass that training has just made."""
         rollout = self.batches.own
         assert rollout is not None
-        part = cache.newest_rows(own)
+        part = cache.rows(slice(-own, None))
         shape = (own, rollout.section, *rollout.recent.shape[2:])
         noise = torch.randn(shape, generator=generator, device=generator.device)
         rollout.advance(self._make_next(noise, actions[-own:], part))
