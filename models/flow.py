@@ -21,14 +21,19 @@ class FlowSettings:
     first step: single frames come nearer to the truth's mean, long rollouts wash out sooner"""
     denoising_steps: int = 8
     """Euler steps a section"""
+    layout_noise: float = 0.0
+    """level of the noise that the history is seen under, and told of, while the layout is decided (Chen et al. 2024,
+    Diffusion Forcing; fractional history guidance, Song et al. 2025). What a model that has trained on its own frames
+    doubts, and draws anew every time, it keeps where noise leaves no sign of whose frames they are. 0 leaves it out,
+    and with it a second pass over the history"""
+    layout_above: float = 0.5
+    """noise level of the section down to which that is so; below, detail comes from the history as it is"""
     guidance: float = 0.0
-    """weight w of history guidance, velocity + w (velocity − velocity after a veiled history); 0 leaves it out, and with
-    it a second pass over the history. Above 0 it keeps long rollouts sharp (Song et al. 2025, History-Guided Video
-    Diffusion; classifier-free guidance, Ho and Salimans 2022). Below 0 it is a step towards the veiled history, at −1 that
-    alone decides: what a model that has trained on its own frames doubts, and draws anew every time, it keeps where
-    noise leaves it no sign of whose frames they are"""
+    """weight of history guidance: velocity + weight × (velocity − velocity after a veiled history), which keeps long
+    rollouts sharp (Song et al. 2025, History-Guided Video Diffusion; classifier-free guidance, Ho and Salimans 2022);
+    0 leaves it out, and with it one more pass over the history"""
     veil: float = 0.5
-    """level of the noise that veils that history, told to the model (Chen et al. 2024, Diffusion Forcing)"""
+    """level of the noise that veils that history, told to the model"""
     guided_above: float = 0.4
     """noise level down to which guidance works (Kynkäänniemi et al. 2024): layout is decided above; below, what guidance
     adds to texture would be taken for history by the next step, and grow without bound where a player stands still"""
@@ -38,14 +43,26 @@ class FlowSettings:
             raise ValueError(f"shift {self.shift} of noise levels is not above 0")
         if self.denoising_steps < 1:
             raise ValueError(f"{self.denoising_steps} denoising steps; use at least 1")
-        if self.guidance < -1:
-            raise ValueError(
-                f"guidance {self.guidance} is below −1, where the veiled history alone decides; use that or more"
-            )
+        if self.guidance < 0:
+            raise ValueError(f"guidance {self.guidance} is below 0, which leaves it out; use that or more")
         if not 0 < self.veil <= 1:
             raise ValueError(f"veil {self.veil} of guidance is not above 0 and up to 1")
-        if not 0 <= self.guided_above < 1:
-            raise ValueError(f"guided_above {self.guided_above} is no noise level from 0 to below 1")
+        for name in ("layout_noise", "layout_above", "guided_above"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is no noise level from 0 to below 1")
+
+    @property
+    def text(self) -> str:
+        """For a page: how sections are drawn."""
+        layout = f", layout after history noise {self.layout_noise:g}" if self.layout_noise else ""
+        guided = f", history guidance {self.guidance:g}" if self.guidance else ""
+        return f"{self.denoising_steps} denoising steps{layout}{guided}"
+
+    def history_levels(self, noise: float) -> tuple[float, ...]:
+        """Noise levels of the histories that `sample` needs where one is seen under `noise`: veiled, layout's, that one."""
+        veiled = (max(noise, self.veil),) if self.guidance else ()
+        layout = (max(noise, self.layout_noise),) if self.layout_noise else ()
+        return *veiled, *layout, noise
 
 
 def draw_sigmas(
@@ -84,7 +101,7 @@ def sample(
 ) -> Float[Tensor, "batch section channel height width"]:
     """Clean latents from noise by Euler steps on diffusers' scheduler; the history cache serves every step.
 
-    With guidance the cache has the batch's histories twice: veiled, then as they are.
+    The cache has the batch's histories once for each of `FlowSettings.history_levels`, in that order.
     """
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
     # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
@@ -92,18 +109,16 @@ def sample(
     # Levels stay on the CPU and the scheduler is told where it begins, so that nothing waits for the device.
     scheduler.set_timesteps(sigmas=even.tolist(), device="cpu")
     scheduler.set_begin_index(0)
-    rows, latents = len(noise), noise.float()
-    clear = cache.rows(slice(-rows, None))
-    led = {0.0: clear, -1.0: cache.rows(slice(rows))}.get(settings.guidance, cache)
+    latents, rows = noise.float(), len(noise)
+    histories = [cache.rows(slice(i, i + rows)) for i in range(0, len(cache.sigma), rows)]
+    clear, layout = histories[-1], histories[-2 if settings.layout_noise else -1]
     for i, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[i])
-        after = led if level > settings.guided_above else clear
-        times = len(after.sigma) // rows
-        sigma = torch.full((times * rows,), level, device=noise.device)
-        noisy, steps = [torch.cat([each] * times) for each in (latents.to(transformer.dtype), actions)]
-        velocity = transformer.denoise(noisy, sigma, steps, after).float()
-        if times == 2:
-            veiled, velocity = velocity.chunk(2)
+        sigma, noisy = torch.full((rows,), level, device=noise.device), latents.to(transformer.dtype)
+        history = layout if level > settings.layout_above else clear
+        velocity = transformer.denoise(noisy, sigma, actions, history).float()
+        if settings.guidance and level > settings.guided_above:
+            veiled = transformer.denoise(noisy, sigma, actions, histories[0]).float()
             velocity = velocity + settings.guidance * (velocity - veiled)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return latents

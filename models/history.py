@@ -129,15 +129,15 @@ class History:
             return self.part("recent").part(slice(-1, None))
         return self.coming.part(slice(0, 1))
 
-    def twice(self) -> "History":
-        """The batch, and the batch again."""
+    def repeated(self, times: int) -> "History":
+        """The batch, and the batch again, so many times in all."""
 
-        def doubled(value: Any) -> Any:
+        def copies(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return torch.cat((value, value))
-            return replace(value, **{each.name: doubled(getattr(value, each.name)) for each in fields(value)})
+                return torch.cat([value] * times)
+            return replace(value, **{each.name: copies(getattr(value, each.name)) for each in fields(value)})
 
-        again: History = doubled(self)
+        again: History = copies(self)
         return again
 
     def mapped(

@@ -104,9 +104,8 @@ class StepReport:
     cores_busy: float
     """CPU seconds over seconds while timed: how many cores were really at work"""
     dtype: str
-    denoising_steps: int
-    guidance: float
-    """weight of history guidance, 0 without"""
+    sampler: str
+    """how sections were drawn"""
     steps: int
     sizes: tuple[MemorySize, ...]
     total_ratio: float
@@ -119,8 +118,7 @@ class StepReport:
     def markdown(self) -> str:
         """The figures for reading; every one says what it was measured on."""
         lines = [
-            f"{self.model}, {self.parameters / 1e6:.1f} M parameters, {self.dtype}, "
-            f"{self.denoising_steps} denoising steps, history guidance {self.guidance:g}",
+            f"{self.model}, {self.parameters / 1e6:.1f} M parameters, {self.dtype}, {self.sampler}",
             f"{self.device}: {self.cores} cores, {self.threads} threads, {self.cores_busy:.1f} cores busy; "
             f"{self.steps} steps of each world",
         ]
@@ -242,8 +240,7 @@ def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepRe
         threads=torch.get_num_threads(),
         cores_busy=round(busy, 2),
         dtype=str(models.dtype).removeprefix("torch."),
-        denoising_steps=worlds[0].maker.flow.denoising_steps,
-        guidance=worlds[0].maker.flow.guidance,
+        sampler=worlds[0].maker.flow.text,
         steps=settings.steps,
         sizes=sizes,
         total_ratio=total_ratio(sizes),

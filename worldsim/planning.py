@@ -137,9 +137,9 @@ def _made(
     made = make_section(worlds, history, known)
     count = models.schedule.frames("last")
     frames = absent(count, recent.latents)
-    shown = min(count, size)
-    frames.latents[:, :shown] = made[:, :shown].to(recent.latents.dtype)
-    frames.poses[:, :shown], frames.present[:, :shown] = poses[:, :shown], True
+    near = slice(min(count, size))
+    frames.latents[:, near] = made[:, near].to(recent.latents.dtype)
+    frames.poses[:, near], frames.present[:, near] = poses[:, near], True
     for world in worlds:
         world.steps += 1  # the next section's noise is another
     return _End(first, frames, made)

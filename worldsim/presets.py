@@ -24,9 +24,7 @@ class Preset:
         )
     )
     odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
-    flow: FlowSettings = field(
-        default_factory=lambda: FlowSettings(shift=0.5, guidance=-1.0, veil=0.25, guided_above=0.5)
-    )
+    flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=0.5, layout_noise=0.25))
     recall: RecallSettings = field(default_factory=RecallSettings)
 
     @property

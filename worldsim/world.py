@@ -34,15 +34,13 @@ class WorldSettings:
     """level of the noise that the model sees its history under, and is told of (Chen et al. 2024, Diffusion Forcing)"""
     guidance: float | None = None
     """weight of history guidance, see `FlowSettings`"""
+    layout_noise: float | None = None
+    """level of the noise that the history is seen under while the layout is decided, see `FlowSettings`"""
 
     def flow(self, known: FlowSettings) -> FlowSettings:
         """How the sampler works in such a world of a model that says `known`. ValueError if a value is out of range."""
-        steps, guidance = self.denoising_steps, self.guidance
-        return replace(
-            known,
-            denoising_steps=known.denoising_steps if steps is None else steps,
-            guidance=known.guidance if guidance is None else guidance,
-        )
+        asked = {name: getattr(self, name) for name in ("denoising_steps", "guidance", "layout_noise")}
+        return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
 class World:
@@ -286,14 +284,11 @@ def _seen(
 ) -> tuple[History, Float[Tensor, "batch frames channel height width"] | None]:
     """The history with the level of its noise, and the noise; None where it is seen clean.
 
-    With guidance all of it twice: veiled, then as the model sees it.
+    Once for each of `FlowSettings.history_levels`, in that order.
     """
-    level, flow = worlds[0].settings.history_noise, worlds[0].maker.flow
-    if not (level or flow.guidance):
+    levels = worlds[0].maker.flow.history_levels(worlds[0].settings.history_noise)
+    if not any(levels):
         return history, None
     noise = torch.stack([world.history_noise(history.frames) for world in worlds]).to(history.recent)
-    sigma = torch.full_like(history.sigma, level)
-    if not flow.guidance:
-        return replace(history, sigma=sigma), noise
-    levels = torch.cat((sigma.clamp(min=flow.veil), sigma))
-    return replace(history.twice(), sigma=levels), torch.cat((noise, noise))
+    sigma = torch.cat([torch.full_like(history.sigma, level) for level in levels])
+    return replace(history.repeated(len(levels)), sigma=sigma), torch.cat([noise] * len(levels))

@@ -34,15 +34,16 @@ SPACE = ActionSpace(
 )
 
 
-@pytest.mark.parametrize("guidance", [0.0, 0.5])
-def test_a_world_is_the_same_on_both_devices(tmp_path: Path, guidance: float) -> None:
+@pytest.mark.parametrize(("guidance", "layout_noise"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.25)])
+def test_a_world_is_the_same_on_both_devices(tmp_path: Path, guidance: float, layout_noise: float) -> None:
     """Noise drawn on the device, or a layout that only the GPU takes, would make another world."""
     models = build_models(tiny(), SPACE)
     models.openings = random_openings(models, count=1, frames=40)
     save_checkpoint(models, tmp_path)
     made = {}
     for device in ("cpu", "cuda"):
-        world = World(load_checkpoint(tmp_path, device, torch.float32), WorldSettings(guidance=guidance))
+        settings = WorldSettings(guidance=guidance, layout_noise=layout_noise)
+        world = World(load_checkpoint(tmp_path, device, torch.float32), settings)
         world.reset(0)
         made[device] = [world.step(np.array([[1, 1, 0]])) for _ in range(3)]
     for on_cpu, on_gpu in zip(made["cpu"], made["cuda"], strict=True):

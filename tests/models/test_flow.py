@@ -74,24 +74,41 @@ def test_sampler_is_euler_by_hand(filled_transformer: WorldTransformer, a_histor
 
 
 @pytest.mark.parametrize("present", [22, 5])
-@pytest.mark.parametrize("above", [0.2, 0.7])
-@pytest.mark.parametrize("guidance", [0.7, -0.4, -1.0])
-def test_guidance_leads_away_from_what_a_veiled_history_makes_or_towards_it(
-    filled_transformer: WorldTransformer, a_history, present: int, above: float, guidance: float
-) -> None:
-    """v + w (v − v_veiled) above the noise level given, v below, each from a cache of its own; at −1 v_veiled alone."""
-    settings = FlowSettings(shift=1.0, denoising_steps=2, guidance=guidance, guided_above=above)
+@pytest.mark.parametrize(
+    ("guidance", "guided_above", "layout_noise", "layout_above"),
+    [
+        (0.7, 0.2, 0.0, 0.5),
+        (0.7, 0.7, 0.0, 0.5),
+        (0.0, 0.2, 0.3, 0.2),
+        (0.0, 0.2, 0.3, 0.7),
+        (0.7, 0.2, 0.3, 0.7),
+    ],
+)
+def test_layout_and_guidance_go_by_noised_histories(
+    filled_transformer: WorldTransformer, a_history, present: int,
+    guidance: float, guided_above: float, layout_noise: float, layout_above: float,
+) -> None:  # fmt: skip
+    """v + w (v − v_veiled) above a level, v after layout's history above another, each from a cache of its own."""
+    settings = FlowSettings(
+        shift=1.0, denoising_steps=2, guidance=guidance, guided_above=guided_above,
+        layout_noise=layout_noise, layout_above=layout_above,
+    )  # fmt: skip
     history = replace(a_history(batch=2, present=present), sigma=torch.zeros(2))
     noise = torch.randn(
         2, history.frames, *history.recent.shape[2:], generator=torch.Generator().manual_seed(3)
     )
-    veiled = replace(history, sigma=torch.full((2,), 0.5)).noised(noise)
+    veiled, layout = (
+        replace(history, sigma=torch.full((2,), level)).noised(noise) for level in (0.5, layout_noise)
+    )
     caches = [
-        filled_transformer.encode_history(filled_transformer.pack(h), h.sigma) for h in (history, veiled)
+        filled_transformer.encode_history(filled_transformer.pack(h), h.sigma)
+        for h in (veiled, layout, history)
     ]
-    sigmas = torch.cat((veiled.sigma, history.sigma))
-    both = replace(history.twice(), sigma=sigmas).noised(torch.cat((noise, noise)))
-    pack = filled_transformer.pack(both).without_absent()
+    levels = settings.history_levels(0.0)
+    assert len(levels) == 1 + (guidance > 0) + (layout_noise > 0)
+    sigmas = torch.tensor(levels).repeat_interleave(2)
+    every = replace(history.repeated(len(levels)), sigma=sigmas).noised(torch.cat([noise] * len(levels)))
+    pack = filled_transformer.pack(every).without_absent()
     assert pack.present is None
     actions = torch.randint(3, (2, 23, 3), generator=torch.Generator().manual_seed(1))
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
@@ -102,16 +119,20 @@ def test_guidance_leads_away_from_what_a_veiled_history_makes_or_towards_it(
     with torch.no_grad():
         for sigma, following in ((1.0, 0.5), (0.5, 0.0)):
             level = torch.full((2,), sigma)
-            clear, weak = (filled_transformer.denoise(by_hand, level, actions, cache) for cache in caches)
-            weight = guidance if sigma > above else 0.0
-            by_hand = by_hand + (following - sigma) * (clear + weight * (clear - weak))
+            weak, trusted, clear = (
+                filled_transformer.denoise(by_hand, level, actions, cache) for cache in caches
+            )
+            seen = trusted if sigma > layout_above else clear
+            weight = guidance if sigma > guided_above else 0.0
+            by_hand = by_hand + (following - sigma) * (seen + weight * (seen - weak))
     torch.testing.assert_close(made, by_hand, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
-    [({"shift": 0.0}, r"shift 0\.0"), ({"denoising_steps": 0}, "0 denoising"), ({"guidance": -1.1}, r"guidance -1\.1"),
-     ({"veil": 0.0}, r"veil 0\.0"), ({"guided_above": 1.0}, r"guided_above 1\.0")],
+    [({"shift": 0.0}, r"shift 0\.0"), ({"denoising_steps": 0}, "0 denoising"), ({"guidance": -1.0}, r"guidance -1\.0"),
+     ({"veil": 0.0}, r"veil 0\.0"), ({"guided_above": 1.0}, r"guided_above 1\.0"),
+     ({"layout_noise": 1.0}, r"layout_noise 1\.0"), ({"layout_above": -0.1}, r"layout_above -0\.1")],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong: dict, named: str) -> None:
     """A checkpoint whose world.json says nonsense is refused by the value, not by a picture of noise."""

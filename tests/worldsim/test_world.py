@@ -338,10 +338,13 @@ def test_the_same_seed_makes_the_same_history_noise(tiny_models: WorldModels) ->
     assert not same(first, play(tiny_models, 3, actions)[1])
 
 
+@pytest.mark.parametrize("layout_noise", [0.0, 0.3])
 @pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_guided_worlds_of_one_batch_are_each_alone(tiny_models: WorldModels, noise: float) -> None:
+def test_guided_worlds_of_one_batch_are_each_alone(
+    tiny_models: WorldModels, noise: float, layout_noise: float
+) -> None:
     """Guidance doubles the batch inside a step; a world must be led away from its own veiled history only."""
-    settings = WorldSettings(guidance=0.8, history_noise=noise)
+    settings = WorldSettings(guidance=0.8, history_noise=noise, layout_noise=layout_noise)
     actions = some_actions(3)
 
     def alone(frames: int, told: WorldSettings) -> list[Section]:

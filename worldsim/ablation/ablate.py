@@ -224,7 +224,7 @@ def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
     """Drift, revisits and the time of a step."""
     folder, checkpoint = variant.folder(settings.out), variant.run(settings.out) / "checkpoint"
     common = ["--checkpoint", str(checkpoint), "--data", str(settings.held_out), *variant.play]
-    common += ["--guidance", str(variant.guidance)]
+    common += ["--guidance", str(variant.guidance), "--layout-noise", "0"]
     drift = [
         "evaluate", "drift", *common, "--out", str(folder / "drift"), "--rollouts", str(settings.rollouts),
         "--frames", str(settings.frames), "--memory-mode", variant.memory, "--clips", "4",

@@ -78,8 +78,8 @@ class RevisitEvaluation(RolloutSettings):
     def identity(self) -> str:
         """Every setting that changes a figure."""
         names = (
-            "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "history_noise", "batch",
-            "thresholds", "seed", "recent", "plan",
+            "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "layout_noise", "history_noise",
+            "batch", "thresholds", "seed", "recent", "plan",
         )  # fmt: skip
         return json.dumps({name: str(getattr(self, name)) for name in names})
 

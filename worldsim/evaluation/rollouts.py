@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from models.flow import FlowSettings
 from retrieval.whereabouts import Followed
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
@@ -33,6 +34,9 @@ class RolloutSettings:
     """Denoising steps a section; None takes what the checkpoint says."""
     guidance: float | None = None
     """Weight of history guidance; None takes what the checkpoint says."""
+    layout_noise: float | None = None
+    """Level of the noise that the model sees its history under while it decides the layout; None takes what the
+    checkpoint says."""
     history_noise: float = 0.0
     """Level of the noise that the model sees its history under, and is told of."""
     plan: PlanSettings = field(default_factory=PlanSettings)
@@ -47,15 +51,15 @@ class RolloutSettings:
             memory_mode=mode,
             denoising_steps=self.denoising_steps,
             guidance=self.guidance,
+            layout_noise=self.layout_noise,
             history_noise=self.history_noise,
         )
 
     @property
     def sampler(self) -> str:
-        """For a page: how frames are drawn."""
-        guided = f", history guidance {self.guidance:g}" if self.guidance else ""
-        noise = f", history noise {self.history_noise:g}" if self.history_noise else ""
-        return f"{self.denoising_steps} denoising steps{guided}{noise}"
+        """For a page: how frames are drawn, once `told` what the checkpoint says."""
+        drawn = self.world("off").flow(FlowSettings()).text
+        return f"{drawn}, history noise {self.history_noise:g}" if self.history_noise else drawn
 
 
 R = TypeVar("R", bound=RolloutSettings)
@@ -64,7 +68,12 @@ R = TypeVar("R", bound=RolloutSettings)
 def told(settings: R, models: WorldModels) -> R:
     """The same with what the checkpoint says where nothing was asked for. ValueError if a value is out of range."""
     flow = settings.world("off").flow(models.flow)
-    return replace(settings, denoising_steps=flow.denoising_steps, guidance=flow.guidance)
+    return replace(
+        settings,
+        denoising_steps=flow.denoising_steps,
+        guidance=flow.guidance,
+        layout_noise=flow.layout_noise,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

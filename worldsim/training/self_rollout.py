@@ -55,8 +55,10 @@ class SelfRolloutSettings:
             )
 
     def flow(self, play: FlowSettings) -> FlowSettings:
-        """How own frames are drawn where the world is played so: without guidance, which would double the work."""
-        return replace(play, guidance=0.0, shift=play.shift if self.shift is None else self.shift)
+        """How own frames are drawn where the world is played so: after the one history that training encodes."""
+        return replace(
+            play, guidance=0.0, layout_noise=0.0, shift=play.shift if self.shift is None else self.shift
+        )
 
 
 class SelfRollout:
