@@ -35,7 +35,11 @@ class LatentPatchifier(nn.Module):
         )
         if self.pool > 1:
             video = functional.avg_pool3d(video, self.pool)
-        return self.proj(video).flatten(3).permute(0, 2, 3, 1)
+        # Patches that do not overlap are a matrix product; oneDNN's bfloat16 Conv3d gives wrong numbers on some CPUs.
+        for axis, size in zip((2, 4, 6), self.proj.kernel_size, strict=True):
+            video = video.unflatten(axis, (-1, size))
+        patches = video.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+        return functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias).flatten(2, 3)
 
     @torch.no_grad()
     def initialise_from(self, finer: "LatentPatchifier") -> None:
