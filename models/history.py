@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.schedule import Part
+
+T = TypeVar("T")
 
 AGED: tuple[Part, ...] = ("recalled", "first", "ranked", "coming", "last")
 """parts whose frames may lie anywhere, in the order of their tokens"""
@@ -129,16 +131,15 @@ class History:
             return self.part("recent").part(slice(-1, None))
         return self.coming.part(slice(0, 1))
 
-    def repeated(self, times: int) -> "History":
-        """The batch, and the batch again, so many times in all."""
+    def under(self, *levels: float) -> "History":
+        """The batch once for each of these noise levels, which it is told; the noise itself is `noised`'s."""
+        again = _each_tensor(self, lambda value: torch.cat([value] * len(levels)))
+        sigma = torch.cat([torch.full_like(self.sigma, level) for level in levels])
+        return replace(again, sigma=sigma)
 
-        def copies(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return torch.cat([value] * times)
-            return replace(value, **{each.name: copies(getattr(value, each.name)) for each in fields(value)})
-
-        again: History = copies(self)
-        return again
+    def rows(self, part: slice) -> "History":
+        """Some of the batch."""
+        return _each_tensor(self, lambda value: value[part])
 
     def mapped(
         self,
@@ -173,6 +174,15 @@ class History:
             tail=replace(self.tail, latents=pooled),
             **parts,
         )
+
+
+def _each_tensor(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """A dataclass of tensors, and of such dataclasses, with every tensor changed alike."""
+    changed = {}
+    for field in fields(value):  # type: ignore[arg-type]
+        inner = getattr(value, field.name)
+        changed[field.name] = change(inner) if isinstance(inner, Tensor) else _each_tensor(inner, change)
+    return replace(value, **changed)  # type: ignore[type-var]
 
 
 def add_noise(

@@ -290,5 +290,4 @@ def _seen(
     if not any(levels):
         return history, None
     noise = torch.stack([world.history_noise(history.frames) for world in worlds]).to(history.recent)
-    sigma = torch.cat([torch.full_like(history.sigma, level) for level in levels])
-    return replace(history.repeated(len(levels)), sigma=sigma), torch.cat([noise] * len(levels))
+    return history.under(*levels), torch.cat([noise] * len(levels))

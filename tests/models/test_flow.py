@@ -107,7 +107,7 @@ def test_layout_and_guidance_go_by_noised_histories(
     levels = settings.history_levels(0.0)
     assert len(levels) == 1 + (guidance > 0) + (layout_noise > 0)
     sigmas = torch.tensor(levels).repeat_interleave(2)
-    every = replace(history.repeated(len(levels)), sigma=sigmas).noised(torch.cat([noise] * len(levels)))
+    every = history.under(*levels).noised(torch.cat([noise] * len(levels)))
     pack = filled_transformer.pack(every).without_absent()
     assert pack.present is None
     actions = torch.randint(3, (2, 23, 3), generator=torch.Generator().manual_seed(1))

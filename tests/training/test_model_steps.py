@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.flow import FlowSettings
 from models.schedule import Schedule
 from retrieval.motion import traced_back
 from worldsim.training.ahead import AheadSettings
@@ -208,7 +209,7 @@ def test_recalled_frames_reach_the_model_with_their_ages(trainer_of, training_of
 
 def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> None:
     """The two losses say whether drift is being learned away; together they are the loss."""
-    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=6, unknown=1.0)
+    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=6, known=0.0)
     trainer = trainer_of(training_of(own_frames=own_frames))
     metrics = trainer.take_step(0)
     both = (metrics["loss_true_history"] + metrics["loss_own_history"]) / 2
@@ -216,15 +217,19 @@ def test_metrics_tell_true_and_own_histories_apart(trainer_of, training_of) -> N
     assert float(metrics["gradient_norm"]) > 0
 
 
-def test_own_histories_count_as_far_as_true_frames_show_the_target(trainer_of, training_of) -> None:
+def test_own_histories_count_where_true_frames_show_the_target(trainer_of, training_of) -> None:
     """The recorded next frame denies what the model made up where nothing it sees had told it otherwise."""
-    reach, least = 22, 0.25
-    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=6, unknown=least)
+    reach, known = 22, 0.6
+    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=24, known=known)
     recall = RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=1.0)
     trainer = trainer_of(replace(training_of(batch=16, own_frames=own_frames), recall=recall))
-    for step in range(3):
+    episodes = trainer.batches.episodes
+    steps = torch.randn(episodes.poses.shape, generator=torch.Generator().manual_seed(1))
+    episodes.poses.copy_((steps * torch.tensor([12.0, 12.0, 0.0, 15.0])).cumsum(1))
+    counted = []
+    for step in range(24):
         batch = trainer.batches.draw(step, trainer.processes.generator(0, step))
-        rollout, episodes = trainer.batches.own, trainer.batches.episodes
+        rollout = trainer.batches.own
         assert batch.own == 8
         assert bool((batch.weights[:8] == 1).all())
         ages = batch.history.recalled.ages[8:]
@@ -233,17 +238,54 @@ def test_own_histories_count_as_far_as_true_frames_show_the_target(trainer_of, t
             there = batch.history.recalled.present[8 + row]
             seen = [*(time - ages[row][there]).tolist(), *range(max(0, time - reach), time - step)]
             best = max(
-                float(
-                    covisibility(
-                        episodes.poses[episode, frame][None, None], episodes.rooms[episode, frame][None, None],
-                        episodes.poses[episode, time][None], episodes.rooms[episode, time][None],
-                        CovisibilitySettings(),
+                [
+                    float(
+                        covisibility(
+                            episodes.poses[episode, frame][None, None],
+                            episodes.rooms[episode, frame][None, None],
+                            episodes.poses[episode, time][None], episodes.rooms[episode, time][None],
+                            CovisibilitySettings(),
+                        )
                     )
-                )
-                for frame in seen
+                    for frame in seen
+                ],
+                default=0.0,
             )  # fmt: skip
-            assert float(batch.weights[8 + row]) == pytest.approx(least + (1 - least) * best, abs=1e-5)
+            assert float(batch.weights[8 + row]) == (best >= known)
+            counted.append(best >= known)
         rollout.advance(torch.zeros(8, 1, *rollout.recent.shape[2:]))
+    assert 10 < sum(counted) < len(counted) - 10
+
+
+def test_own_frames_are_drawn_as_at_play(trainer_of, training_of) -> None:
+    """Layout after the noised history and detail after the clean one, whatever noise training itself sees it under."""
+    own_frames = SelfRolloutSettings(share=0.5, after_steps=0, length=6, shift=0.5)
+    trainer = trainer_of(training_of(batch=8, own_frames=own_frames))
+    model = trainer.model
+    generator = torch.Generator().manual_seed(0)
+    for layer in (model.final, model.modulation, model.final_modulation):
+        torch.nn.init.normal_(layer.weight, std=0.1, generator=generator)
+    flow = FlowSettings(denoising_steps=3, shift=0.5, layout_noise=0.6, layout_above=0.7)
+    trainer.own_flow = flow
+    batch = trainer.batches.draw(0, trainer.processes.generator(0, 0))
+    trainer._advance(batch.own_history, batch.actions[4:], torch.Generator().manual_seed(5))
+    assert trainer.batches.own is not None
+    made, clean = trainer.batches.own.recent[:, -1:], batch.own_history
+    frames = torch.randn(4, 1 + clean.frames, *made.shape[2:], generator=torch.Generator().manual_seed(5))
+    noise, veil = frames[:, :1], frames[:, 1:]
+
+    def drawn(first: float) -> torch.Tensor:
+        histories = [clean.under(level).noised(veil) for level in (first, 0.0, 0.0)]
+        latents, levels = noise, [1.0, 0.5, 0.2, 0.0]
+        for history, level, after in zip(histories, levels[:-1], levels[1:], strict=True):
+            cache = model.encode_history(model.pack(history), history.sigma)
+            velocity = model.denoise(latents, torch.full((4,), level), batch.actions[4:], cache)
+            latents = latents + (after - level) * velocity
+        return latents
+
+    with torch.no_grad():
+        torch.testing.assert_close(made, drawn(0.6), atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(made, drawn(0.0), atol=1e-2)
 
 
 @pytest.mark.parametrize(

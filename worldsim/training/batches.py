@@ -39,6 +39,8 @@ class Batch:
     """rows (the last ones) whose history the model has made itself"""
     weights: Float[Tensor, " batch"]
     """what each row counts"""
+    own_history: History
+    """of those rows, without noise"""
 
 
 class Batches:
@@ -89,9 +91,18 @@ class Batches:
         picks = self.recall.pick(pasts, actions, own, generator)
         weights = torch.ones_like(sigma)
         if own and self.own is not None:
-            least = own_frames.unknown
-            weights[-own:] = least + (1 - least) * self.own.known(picks.last(own))
-        return Batch(self._history(pasts, sigma, picks, generator), coming, actions, own, weights)
+            weights[-own:] = self.own.known(picks.last(own)) >= own_frames.known
+        history = self._history(pasts, sigma, picks, generator)
+        shape = len(sigma), history.frames, *pasts.recent.shape[2:]
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        return Batch(
+            self.model.seen(history, noise),
+            coming,
+            actions,
+            own,
+            weights,
+            history.rows(slice(len(sigma) - own, None)),
+        )
 
     def _true_pasts(self, moments: Moments, generator: torch.Generator) -> Pasts:
         """Of recorded moments; where the schedule plans ends some of them lie far ahead of all that is known."""
@@ -109,13 +120,13 @@ class Batches:
     def _history(
         self, pasts: Pasts, sigma: Float[Tensor, " batch"], picks: Picks, generator: torch.Generator
     ) -> History:
-        """What the model sees of the past, with noise of the told level on everything."""
+        """The past as memory keeps it, with the level of the noise that it will be seen under."""
         moments, schedule = pasts.moments, self.schedule
         before = Moments(episode=moments.episode, time=moments.time - pasts.gap)
         actions = recent_actions(self.episodes.actions, before, self.reach, 0)
         ahead = draw_ahead(self.episodes, self.recall.marks, pasts, schedule, self.settings.ahead, generator)
         newest = slice(self.reach - schedule.recent_frames, None)
-        history = History(
+        return History(
             recent=pasts.recent[:, newest], recent_present=pasts.present[:, newest],
             recent_actions=actions[:, newest], recent_poses=pasts.poses[:, newest],
             recalled=self._picked(pasts, picks.frames, picks.present),
@@ -124,9 +135,6 @@ class Batches:
             tail=tail_frames(self.cells, before, schedule), section_poses=pasts.expected, sigma=sigma,
             coming=ahead.coming, coming_actions=ahead.coming_actions, last=ahead.last, gap=pasts.gap,
         )  # fmt: skip
-        shape = len(moments), history.frames, *pasts.recent.shape[2:]
-        noise = torch.randn(shape, generator=generator, device=generator.device)
-        return self.model.seen(history, noise)
 
     def _picked(
         self, pasts: Pasts, frames: Int[Tensor, "batch n"], present: Bool[Tensor, "batch n"]

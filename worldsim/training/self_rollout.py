@@ -37,9 +37,9 @@ class SelfRolloutSettings:
     length: int = 24
     """own steps after which all histories start anew from the truth; states are saved at multiples of it,
     except at Ctrl-C"""
-    unknown: float = 0.2
-    """weight of a target of which neither recalled nor recent true frames show anything, beside 1 of one that they show:
-    what the model has made up there, the truth denies"""
+    known: float = 0.7
+    """a target counts if recalled or recent true frames show that much of it: what the model has made up elsewhere the
+    truth denies, and a model that learns to doubt what it makes up draws it anew with every frame"""
     shift: float | None = 1.0
     """of the noise levels that own frames are drawn with; None takes play's"""
 
@@ -47,18 +47,16 @@ class SelfRolloutSettings:
         check_at_least(self, 1, "length")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share {self.share} of the batch on own frames is not within 0..1")
-        if not 0 <= self.unknown <= 1:
-            raise ValueError(f"weight {self.unknown} of unknown targets of own frames is not within 0..1")
+        if not 0 <= self.known <= 1:
+            raise ValueError(f"the part {self.known} of a target that must be known is not within 0..1")
         if self.shift is not None and self.shift <= 0:
             raise ValueError(
                 f"shift {self.shift} of own frames is not above 0; give one above it, or None for play's"
             )
 
     def flow(self, play: FlowSettings) -> FlowSettings:
-        """How own frames are drawn where the world is played so: after the one history that training encodes."""
-        return replace(
-            play, guidance=0.0, layout_noise=0.0, shift=play.shift if self.shift is None else self.shift
-        )
+        """How own frames are drawn where the world is played so."""
+        return play if self.shift is None else replace(play, shift=self.shift)
 
 
 class SelfRollout:

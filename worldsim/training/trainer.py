@@ -1,4 +1,4 @@
-"""Steps of the world model's training: one history pass for several noise draws and the model's own next frame."""
+"""Steps of the world model's training: one history pass for several noise draws, and the model's own next frames."""
 
 import torch
 from jaxtyping import Float
@@ -6,6 +6,7 @@ from torch import Tensor
 
 from models.flow import draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
+from models.history import History
 from models.history_cache import HistoryCache
 from models.transformer import WorldTransformer
 from worldsim.presets import Preset
@@ -18,7 +19,7 @@ from worldsim.training.state import TrainingState
 
 
 class ModelTrainer:
-    """Takes steps; one history pass serves all noise draws and the model's own next frame."""
+    """Takes steps; one history pass serves all noise draws."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class ModelTrainer:
         )
         self.parameters = list(model.parameters())
         self.sharded = is_sharded(model)
+        self.own_flow = settings.own_frames.flow(sizes.flow)
         # What gathers weights from other processes is no CUDA graph.
         self._make_next = self._sample if self.sharded else Graphed(self._sample)
 
@@ -46,12 +48,12 @@ class ModelTrainer:
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             cache = self.model.encode_history(self.model.pack(batch.history), batch.history.sigma)
             errors = self._errors(cache, batch.coming, batch.actions, generator)
-            loss = (errors.mean(1) * batch.weights).sum() / batch.weights.sum()
+            loss = (errors.mean(1) * batch.weights).sum() / batch.weights.sum().clamp(min=1)
         for optimizer in self.state.optimizers:
             optimizer.zero_grad()
         loss.backward()
         if own:
-            self._advance(cache, batch.actions, own, generator)
+            self._advance(batch.own_history, batch.actions[-own:], generator)
         if not self.sharded:
             self.processes.average_gradients(self.parameters)
         norm = clipped_norm(self.parameters, 1.0)
@@ -79,18 +81,22 @@ class ModelTrainer:
         return (predicted.float() - velocity).square().flatten(2).mean(2)
 
     @torch.no_grad()
-    def _advance(self, cache: HistoryCache, actions: Tensor, own: int, generator: torch.Generator) -> None:
-        """The model's own next section, from the history pass that training has just made."""
+    def _advance(self, history: History, actions: Tensor, generator: torch.Generator) -> None:
+        """The model's own next sections, drawn as at play."""
         rollout = self.batches.own
         assert rollout is not None
-        part = cache.rows(slice(-own, None))
-        shape = (own, rollout.section, *rollout.recent.shape[2:])
-        noise = torch.randn(shape, generator=generator, device=generator.device)
-        rollout.advance(self._make_next(noise, actions[-own:], part))
+        own, levels = len(actions), self.own_flow.history_levels(0.0)
+        shape = own, rollout.section + history.frames, *rollout.recent.shape[2:]
+        noise, veils = torch.randn(shape, generator=generator, device=generator.device).split(
+            (rollout.section, history.frames), 1
+        )
+        seen = self.model.seen(history.under(*levels), veils.repeat(len(levels), 1, 1, 1, 1))
+        rollout.advance(self._make_next(noise, actions, seen))
         give_back(self.model)
 
-    def _sample(self, noise: Tensor, actions: Tensor, cache: HistoryCache) -> Tensor:
+    def _sample(self, noise: Tensor, actions: Tensor, history: History) -> Tensor:
         device = self.processes.device.type
         # Without autocast's cache, or a CUDA graph would go on with the weights of the step it was captured in.
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
-            return sample(self.model, noise, actions, cache, self.settings.own_frames.flow(self.sizes.flow))
+            cache = self.model.encode_history(self.model.pack(history), history.sigma)
+            return sample(self.model, noise, actions, cache, self.own_flow)
