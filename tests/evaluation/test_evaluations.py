@@ -13,11 +13,14 @@ from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.episode import Episode, EpisodeWriter
 from worldsim.evaluation import revisits
 from worldsim.evaluation.autoencoder import AutoencoderEvaluation, run_autoencoder
-from worldsim.evaluation.drift import DriftEvaluation, has_collapsed, run_drift
+from worldsim.evaluation.displaced import displaced_play
+from worldsim.evaluation.drift import DriftEvaluation, choose_starts, run_drift
+from worldsim.evaluation.drift_summary import has_collapsed
 from worldsim.evaluation.held_out import HeldOut
 from worldsim.evaluation.revisits import RevisitEvaluation, run_revisits
 from worldsim.evaluation.rollouts import Beginning
 from worldsim.evaluation.starts import StartSettings
+from worldsim.maze_episodes import make_maze, maze_settings
 from worldsim.presets import tiny
 
 THRESHOLDS = StartSettings(history=40, gap=30, ahead=3, spacing=8)
@@ -241,6 +244,37 @@ def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path,
     assert beginning.actions.shape == (20, 3)
     there = walking.true_coming_poses[4] if walked else walking.true_history_poses[-1]
     assert torch.equal(beginning.true_coming_poses[[max(0, walked - 1), 19]], there.expand(2, 3))
+
+
+def test_displaced_play_takes_the_steps_elsewhere(checkpoint: Path, data: Path, tmp_path: Path):
+    """The game's own frames of another episode's place, stepped through by hand."""
+    settings = drift_settings(checkpoint, data, tmp_path, displaced=True)
+    summary = run_drift(settings)
+    assert summary["metrics"]["sharpness"]["displaced"]["last"] > 0
+    assert "the same steps elsewhere" in (tmp_path / "drift.md").read_text()
+    held_out = HeldOut(data)
+    starts = choose_starts(held_out, settings)
+    first, second = starts[:2]
+    assert first[0] != second[0]
+    with Episode.open(held_out.paths[second[0]]) as episode:
+        header, known = episode.header, episode.actions[1 : second[1]].astype(np.int64)
+        env = make_maze(maze_settings(header))
+        before = env.reset(seed=header.seed, options={"map_seed": header.map_seed})[0]
+        for action in known:
+            before = env.step(action)[0]
+        np.testing.assert_array_equal(before, episode.frame_at(np.array([second[1] - 1]))[0])
+    steps = held_out.actions[first[0]][first[1] : first[1] + 20]
+    frames = np.stack([env.step(action)[0] for action in steps])
+    env.close()
+    np.testing.assert_array_equal(displaced_play(held_out, starts, 20)[0].numpy(), frames)
+
+
+def test_displaced_play_needs_another_episode(checkpoint: Path, data: Path, tmp_path: Path):
+    """One rollout alone has nowhere else to be; and who stands still takes no steps."""
+    with pytest.raises(ValueError, match="leave out --displaced"):
+        run_drift(drift_settings(checkpoint, data, tmp_path, displaced=True, rollouts=1))
+    with pytest.raises(ValueError, match="leave out --still-after or --displaced"):
+        drift_settings(checkpoint, data, tmp_path, displaced=True, still_after=3)
 
 
 def test_drift_needs_long_episodes(checkpoint: Path, data: Path, tmp_path: Path):

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
-from worldsim.evaluation.bootstrap import cluster_bootstrap, ratio_bootstrap
+from worldsim.evaluation.displaced import displaced_play
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
+from worldsim.evaluation.drift_summary import METRICS, edge, summarise
 from worldsim.evaluation.features import frechet_distance, latent_features
 from worldsim.evaluation.fidelity import action_fidelity
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
@@ -31,11 +32,6 @@ from worldsim.evaluation.rollouts import (
 from worldsim.recall import MemoryMode
 from worldsim.video import VideoWriter
 
-METRICS = ("sharpness", "brightness", "contrast", "colourfulness", "motion")
-SHARE = 0.15
-"""Drift compares the first and the last 15 % of a rollout (FramePack, section 4)."""
-COLLAPSE = 0.25
-"""A rollout has collapsed when the median contrast of its last part is below this share of real play's."""
 SHOWN = (0.0, 1 / 15, 1 / 6, 1 / 3, 2 / 3, 1.0)
 """Frames of a film strip as shares of the rollout: 0, 20, 50, 100, 199, 299 of 300."""
 
@@ -61,6 +57,9 @@ class DriftEvaluation(RolloutSettings):
     still_after: int | None = None
     """Press no key from this frame on, 0 from the first: real play then shows one frame for ever, and whatever moves or
     grows is the model's. Rollouts are that much longer; what is measured and shown begins there."""
+    displaced: bool = False
+    """Also play every rollout's steps in the game where another rollout begins: what real play shows once the steps have
+    nothing to do with the walls around, as those of a rollout that has left the recorded place."""
     judge_steps: int = 2400
     """Steps that the judge of action fidelity is trained for, on real play; 0 leaves action fidelity out, as does standing
     still."""
@@ -80,6 +79,8 @@ class DriftEvaluation(RolloutSettings):
         check_at_least(self, 8, "frames")
         if self.still_after is not None:
             check_at_least(self, 0, "still_after")
+            if self.displaced:
+                raise ValueError("displaced play walks to the end: leave out --still-after or --displaced")
 
     @property
     def walked(self) -> int:
@@ -114,7 +115,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
         rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
     rollouts = [rollout.since(settings.walked) for rollout in rollouts]
     seconds = time.perf_counter() - begun
-    series = describe_all(models, encoded, starts, rollouts, settings)
+    series = describe_all(models, held_out, encoded, starts, rollouts, settings)
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     summary = {
         "settings": {**settings_text(settings), "sampler": settings.sampler},
@@ -153,21 +154,27 @@ def run_drift(settings: DriftEvaluation) -> dict:
 
 def describe_all(
     models: WorldModels,
+    held_out: HeldOut,
     encoded: dict[int, EncodedEpisode],
     starts: Sequence[tuple[int, int]],
     rollouts: Sequence[Rollout],
     settings: DriftEvaluation,
 ) -> dict[str, dict[str, Float[np.ndarray, "rollout _"]]]:
-    """Every metric, (rollout, frame), of the model's frames, of real play's and of those through the autoencoder."""
+    """Every metric, (rollout, frame), of the model's frames, of real play's, of those through the autoencoder, and of
+    displaced play where it is asked for."""
     real, ceiling = [], []
     for each, step in starts:
         span = shown_by_real_play(step, settings)
         real.append(describe(encoded[each].frames_u8[span], models.device))
         ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), models.device))
     made = [describe(rollout.frames_u8, models.device) for rollout in rollouts]
+    sources = {"model": made, "real": real, "autoencoder": ceiling}
+    if settings.displaced:
+        elsewhere = displaced_play(held_out, starts, settings.frames)
+        sources["displaced"] = [describe(frames_u8, models.device) for frames_u8 in elsewhere]
     return {
         source: {name: np.stack([figures[name] for figures in each]) for name in METRICS}
-        for source, each in (("model", made), ("real", real), ("autoencoder", ceiling))
+        for source, each in sources.items()
     }
 
 
@@ -239,59 +246,3 @@ def choose_starts(held_out: HeldOut, settings: DriftEvaluation) -> list[tuple[in
             latest = held_out.lengths[index] - horizon
             starts.append((int(index), int(rng.integers(settings.history, latest + 1))))
     return starts
-
-
-def edge(frames: int) -> int:
-    """Frames in the first or last 15 % of a rollout."""
-    return max(1, round(SHARE * frames))
-
-
-def has_collapsed(
-    contrast: Float[np.ndarray, "rollout frame"], real_contrast: Float[np.ndarray, "other frame"]
-) -> Bool[np.ndarray, " rollout"]:
-    """Whether a rollout ended as flat colour: median contrast of its last part below a quarter of real play's."""
-    return np.median(contrast[:, -edge(contrast.shape[1]) :], axis=1) < COLLAPSE * np.median(real_contrast)
-
-
-def summarise(series: dict[str, dict[str, np.ndarray]], maps: np.ndarray, seed: int) -> dict:
-    """Means of the first and last parts, drift, ratio to real play at the end, and collapsed rollouts.
-
-    `series[source][metric]` is `(rollout, frame)` for the sources model, real and autoencoder.
-    """
-    metrics: dict[str, dict] = {}
-    for name in METRICS:
-        metrics[name] = {}
-        real = series["real"][name]
-        for source, each in series.items():
-            values = each[name]
-            size = edge(values.shape[1])
-            first, last = values[:, :size].mean(axis=1), values[:, -size:].mean(axis=1)
-            metrics[name][source] = {
-                "first": float(first.mean()),
-                "last": float(last.mean()),
-                "drift_of_mean": float(abs(first.mean() - last.mean())),
-                "drift": cluster_bootstrap(abs(first - last), maps, np.random.default_rng(seed)),
-                "ratio_to_real_last": ratio_bootstrap(
-                    last, real[:, -size:].mean(axis=1), maps, np.random.default_rng(seed)
-                ),
-            }
-    collapsed = {
-        source: int(has_collapsed(each["contrast"], series["real"]["contrast"]).sum())
-        for source, each in series.items()
-    }
-    size = edge(next(iter(series["real"].values())).shape[1])
-    by_rollout = {
-        name: {
-            source: {
-                "first": each[name][:, :size].mean(axis=1).tolist(),
-                "last": each[name][:, -size:].mean(axis=1).tolist(),
-            }
-            for source, each in series.items()
-        }
-        for name in METRICS
-    }
-    by_frame = {source: each["sharpness"].mean(axis=0).tolist() for source, each in series.items()}
-    return {
-        "rollouts": len(maps), "metrics": metrics, "collapsed": collapsed, "sharpness_by_frame": by_frame,
-        "by_rollout": by_rollout,
-    }  # fmt: skip

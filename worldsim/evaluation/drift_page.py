@@ -12,7 +12,18 @@ from worldsim.files import atomic_path
 from worldsim.video import film_strip, write_png
 
 DIGITS = {"sharpness": 4, "brightness": 3, "contrast": 3, "colourfulness": 1, "motion": 4}
-LABELS = {"model": "model", "real": "real play", "autoencoder": "real play through the autoencoder"}
+LABELS = {
+    "model": "model",
+    "real": "real play",
+    "autoencoder": "real play through the autoencoder",
+    "displaced": "real play, the same steps elsewhere",
+}
+
+DISPLACED = (
+    "The same steps elsewhere: what the game shows of each rollout's steps in the place where another one begins. They "
+    "run into its walls, as those of a rollout do that has left the recorded place: a perfect world that has done so "
+    "would come no nearer to real play than this."
+)
 
 
 def drift_page(summary: dict, plot: Path, strips: Sequence[Path]) -> str:
@@ -51,6 +62,7 @@ def drift_page(summary: dict, plot: Path, strips: Sequence[Path]) -> str:
         "Δ = |first − last|. Real play changes too as the player walks, so its Δ is the floor to compare with. Sharpness "
         "is gradient energy of luma; brightness, contrast and motion are in [0, 1]; colourfulness after Hasler and "
         "Suesstrunk. Intervals: 95 %, bootstrap over maps.",
+        *([DISPLACED] if "displaced" in summary["collapsed"] else []),
         _others(summary),
         f"Collapsed to flat colour in the last 15 %: **{collapsed['model']} of {summary['rollouts']}** (real play by "
         f"the same rule: {collapsed['real']}).",
@@ -70,7 +82,7 @@ def write_sharpness_plot(series: dict[str, dict[str, np.ndarray]], path: Path) -
         low, middle, high = np.percentile(metrics["sharpness"], [25, 50, 75], axis=0)
         frames = np.arange(len(middle))
         [line] = axes.plot(frames, middle, label=LABELS[source], linewidth=1.2)
-        if source != "autoencoder":
+        if source in ("model", "real"):
             axes.fill_between(frames, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
     axes.set(xlabel="frame", ylabel="sharpness (gradient energy)", ylim=(0, None))
     axes.legend(frameon=False)
