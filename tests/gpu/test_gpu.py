@@ -1,5 +1,6 @@
 """What only a GPU shows: the same worlds as on a CPU, compiled blocks, a training step in bfloat16."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
@@ -8,8 +9,6 @@ import pytest
 import torch
 
 from models.graphed import Graphed
-from models.history_cache import HistoryCache
-from models.rotary import Phases
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models, random_openings
 from worldsim.checkpoint import load_checkpoint, save_checkpoint
@@ -70,6 +69,7 @@ def trainer_on_a_still_world(own_after: int) -> ModelTrainer:
         data=Path("unused"), out=Path("unused"), batch=16, learning_rate=5e-3, history_noise=0.1,
         own_frames=SelfRolloutSettings(after_steps=own_after),
     )  # fmt: skip
+    sizes = replace(sizes, flow=replace(sizes.flow, layout_noise=0.25))
     recall = BatchRecall(episodes, mark_episodes(episodes, *parts), parts[0], sizes, settings.recall)
     processes = Processes(rank=0, count=1, device=device)
     batches = Batches(model, episodes, recall, parts[1], sizes, settings)
@@ -103,19 +103,15 @@ def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         plain.model.load_state_dict(trainer.model.state_dict())
         generator = trainer.processes.generator(1, step)
         batch = trainer.batches.draw(step + 1, generator)
-        history, own = batch.history, batch.own
-        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-            caches = [
-                each.model.encode_history(each.model.pack(history), history.sigma).rows(slice(-own, None))
-                for each in (trainer, plain)
-            ]
+        own, history = batch.own, batch.own_history.under(*trainer.own_flow.history_levels(0.0))
         noise = torch.randn(own, *batch.coming.shape[1:], device="cuda", generator=generator)
-        torch.testing.assert_close(
-            trainer._make_next(noise, batch.actions[-own:], caches[0]),
-            plain._sample(noise, batch.actions[-own:], caches[1]),
-            rtol=0.05,
-            atol=0.05,
-        )
+        with torch.no_grad():
+            torch.testing.assert_close(
+                trainer._make_next(noise, batch.actions[-own:], history),
+                plain._sample(noise, batch.actions[-own:], history),
+                rtol=0.05,
+                atol=0.05,
+            )
 
 
 def test_graphs_follow_inputs_and_weights() -> None:
@@ -138,21 +134,16 @@ def test_own_frames_follow_the_weights() -> None:
     """Training continues its own histories by a graph under autocast, whose cached casts would freeze the weights."""
     trainer = trainer_on_a_still_world(own_after=0)
     trainer.take_step(0)
-    cache = HistoryCache(
-        keys=[torch.randn(4, 2, 9, 16, device="cuda") for _ in range(2)],
-        values=[torch.randn(4, 2, 9, 16, device="cuda") for _ in range(2)],
-        present=None, sigma=torch.zeros(4, device="cuda"), newest=torch.randn(4, 4, 12, 16, device="cuda"),
-        section_phases=Phases(cos=trainer.model.cos, sin=trainer.model.sin), steer=None,
-    )  # fmt: skip
-    noise = torch.randn(4, 1, 4, 12, 16, device="cuda")
-    actions = torch.zeros(4, 8, 3, dtype=torch.int64, device="cuda")
+    batch = trainer.batches.draw(1, trainer.processes.generator(0, 1))
+    history, actions = batch.own_history, batch.actions[-batch.own :]
+    noise = torch.randn(batch.own, *batch.coming.shape[1:], device="cuda")
     with torch.no_grad():
-        before = trainer._make_next(noise, actions, cache)
+        before = trainer._make_next(noise, actions, history)
         trainer.model.final.weight.normal_()
         torch.testing.assert_close(
-            trainer._make_next(noise, actions, cache),
-            trainer._sample(noise, actions, cache),
+            trainer._make_next(noise, actions, history),
+            trainer._sample(noise, actions, history),
             rtol=0.05,
             atol=0.05,
         )
-        assert not torch.allclose(before, trainer._sample(noise, actions, cache), atol=0.1)
+        assert not torch.allclose(before, trainer._sample(noise, actions, history), atol=0.1)
