@@ -401,3 +401,13 @@ def test_own_frames_are_drawn_with_the_shift_that_is_asked_for(trainer_of, train
     assert not torch.allclose(made[0], made[2], atol=1e-3)
     with pytest.raises(ValueError, match=r"shift 0\.0 of own frames"):
         SelfRolloutSettings(shift=0.0)
+
+
+def test_own_frames_follow_play_unless_told_otherwise() -> None:
+    """What training draws its own frames with must be what play does, or what a flag says, 0 included."""
+    play = FlowSettings(shift=0.5, layout_noise=0.25, guidance=0.3)
+    assert SelfRolloutSettings(shift=None).flow(play) == play
+    told = SelfRolloutSettings(shift=2.0, layout_noise=0.0).flow(play)
+    assert (told.shift, told.layout_noise, told.guidance) == (2.0, 0.0, 0.3)
+    with pytest.raises(ValueError, match=r"layout noise 1\.0 of own frames"):
+        SelfRolloutSettings(layout_noise=1.0)

@@ -208,7 +208,8 @@ def training_steps(variant: Variant, settings: Ablation) -> list[Step]:
         (run / "latents").symlink_to(os.path.relpath(latents, run), target_is_directory=True)
     words = [
         "train", "model", "--data", str(settings.data), "--out", str(run), "--preset", settings.preset,
-        "--loop.steps", str(settings.steps), *settings.train.split(), *variant.train,
+        "--loop.steps", str(settings.steps), "--own-frames.layout-noise", "0", *settings.train.split(),
+        *variant.train,
     ]  # fmt: skip
     return [
         Step(
@@ -224,7 +225,7 @@ def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
     """Drift, revisits and the time of a step."""
     folder, checkpoint = variant.folder(settings.out), variant.run(settings.out) / "checkpoint"
     common = ["--checkpoint", str(checkpoint), "--data", str(settings.held_out), *variant.play]
-    common += ["--guidance", str(variant.guidance), "--layout-noise", "0"]
+    common += ["--guidance", str(variant.guidance), "--layout-noise", str(variant.layout_noise)]
     drift = [
         "evaluate", "drift", *common, "--out", str(folder / "drift"), "--rollouts", str(settings.rollouts),
         "--frames", str(settings.frames), "--memory-mode", variant.memory, "--clips", "4",

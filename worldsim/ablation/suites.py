@@ -21,6 +21,8 @@ class Variant:
     """flags of `worldsim evaluate drift` and `… revisits`"""
     guidance: float = 0.0
     """weight of history guidance that it is judged with, whatever its preset plays with"""
+    layout_noise: float = 0.0
+    """level of the noise that its history is seen under while the layout is decided, likewise"""
     memory: MemoryMode = "off"
     """memory mode that it is judged with"""
     weights: str | None = None
@@ -105,6 +107,10 @@ def paper() -> tuple[Variant, ...]:
         Variant(
             name="history guidance", says="led away from a veiled history, weight 0.5",
             guidance=0.5, weights=PLAIN,
+        ),
+        Variant(
+            name="layout noise", says="layout after a history under noise of 0.25, detail after the clean one",
+            layout_noise=0.25, weights=PLAIN,
         ),
     )  # fmt: skip
 

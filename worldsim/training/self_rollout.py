@@ -8,6 +8,7 @@ the odometer makes of them, as at play: told poses from the true frames would be
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -40,8 +41,10 @@ class SelfRolloutSettings:
     known: float = 0.7
     """a target counts if recalled or recent true frames show that much of it: what the model has made up elsewhere the
     truth denies, and a model that learns to doubt what it makes up draws it anew with every frame"""
-    shift: float | None = 1.0
+    shift: float | None = None
     """of the noise levels that own frames are drawn with; None takes play's"""
+    layout_noise: float | None = None
+    """of the history while their layout is decided; None takes play's"""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "length")
@@ -53,10 +56,13 @@ class SelfRolloutSettings:
             raise ValueError(
                 f"shift {self.shift} of own frames is not above 0; give one above it, or None for play's"
             )
+        if self.layout_noise is not None and not 0 <= self.layout_noise < 1:
+            raise ValueError(f"layout noise {self.layout_noise} of own frames is not from 0 to below 1")
 
     def flow(self, play: FlowSettings) -> FlowSettings:
         """How own frames are drawn where the world is played so."""
-        return play if self.shift is None else replace(play, shift=self.shift)
+        asked: dict[str, Any] = {"shift": self.shift, "layout_noise": self.layout_noise}
+        return replace(play, **{name: value for name, value in asked.items() if value is not None})
 
 
 class SelfRollout:
