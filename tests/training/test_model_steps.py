@@ -403,6 +403,18 @@ def test_own_frames_are_drawn_with_the_shift_that_is_asked_for(trainer_of, train
         SelfRolloutSettings(shift=0.0)
 
 
+def test_own_histories_do_not_grow_without_bound(trainer_of, training_of) -> None:
+    """An untrained model's did, to losses in the thousands, as soon as their targets counted."""
+    trainer = trainer_of(training_of(own_frames=SelfRolloutSettings(after_steps=0, length=6)))
+    batch = trainer.batches.draw(0, trainer.processes.generator(0, 0))
+    rollout = trainer.batches.own
+    made = torch.randn(batch.own, 1, *rollout.recent.shape[2:], generator=torch.Generator().manual_seed(0))
+    rollout.advance(made * 3)
+    assert torch.equal(rollout.recent[:, -1:], (made * 3).clamp(-12, 12))
+    rollout.advance(made * 1e4)
+    assert float(rollout.recent[:, -1].abs().max()) == 12
+
+
 def test_own_frames_follow_play_unless_told_otherwise() -> None:
     """What training draws its own frames with must be what play does, or what a flag says, 0 included."""
     play = FlowSettings(shift=0.5, layout_noise=0.25, guidance=0.3)

@@ -26,6 +26,10 @@ from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import EpisodeMarks, Picks
 
+BOUND = 12.0
+"""Own latents are kept within it; true ones (deviation 1) reach 9. What a model makes that has hardly begun to
+learn would grow from step to step, and one such history outweigh a batch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelfRolloutSettings:
@@ -117,7 +121,7 @@ class SelfRollout:
 
     def advance(self, made: Float[Tensor, "batch section channel height width"]) -> None:
         """Append a section that the model made, as at play."""
-        made = made.float()
+        made = made.float().clamp(-BOUND, BOUND)
         seen = torch.cat((self.recent[:, -1:], made), 1)
         followed, where = self.odometer.track(self.where, seen, self._actions())
         self.where = self.odometer.recognised(where, made[:, -1], self._landmarks(where.pose))
