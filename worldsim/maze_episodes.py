@@ -9,6 +9,7 @@ import gymnasium
 import envs  # noqa: F401 - registers the maze
 from envs.maze import MazeEnv, MazeEnvSettings
 from worldsim.action_space import ActionSpace
+from worldsim.episode import Episode
 from worldsim.episode_format import EpisodeHeader
 
 ENVIRONMENT: Final = "WorldSim/Maze-v0"
@@ -17,6 +18,27 @@ ENVIRONMENT: Final = "WorldSim/Maze-v0"
 def make_maze(settings: MazeEnvSettings) -> gymnasium.Env:
     """Start a maze environment; close it after use."""
     return gymnasium.make(ENVIRONMENT, settings=settings, disable_env_checker=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mazes:
+    """A process's engines: one for all episodes of the same settings. Close them after use."""
+
+    _envs: dict[MazeEnvSettings, gymnasium.Env] = dataclasses.field(default_factory=dict)
+
+    def of(self, episode: Episode) -> gymnasium.Env:
+        """The engine that an episode was recorded in. ValueError if it is of no maze, or another version of it."""
+        try:
+            settings = maze_settings(episode.header)
+        except ValueError as error:
+            raise ValueError(f"{episode.path}: {error}") from None
+        if settings not in self._envs:
+            self._envs[settings] = make_maze(settings)
+        return self._envs[settings]
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
 
 
 def maze_header(env: gymnasium.Env, info: dict[str, Any]) -> EpisodeHeader:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,8 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from envs.maze import MazeEnvSettings
 from worldsim.episode import Episode, list_episodes
-from worldsim.maze_episodes import make_maze, maze_header, maze_settings
+from worldsim.maze_episodes import Mazes, maze_header
 from worldsim.processes import Reporter, Runner, run_jobs
 from worldsim.record import TELL_EVERY
 
@@ -89,25 +88,13 @@ def replay(folder: Path, workers: int | None = None) -> ReplayReport:
 @contextmanager
 def open_replayer() -> Iterator[Runner]:
     """A process's runner: a job is an episode's path, its result the list of its mismatches."""
-    engines: dict[MazeEnvSettings, gymnasium.Env] = {}
-    try:
-        yield partial(_replay_file, engines)
-    finally:
-        for env in engines.values():
-            env.close()
+    with closing(Mazes()) as mazes:
+        yield partial(_replay_file, mazes)
 
 
-def _replay_file(
-    engines: dict[MazeEnvSettings, gymnasium.Env], path: Path, reporter: Reporter
-) -> list[ReplayMismatch]:
+def _replay_file(mazes: Mazes, path: Path, reporter: Reporter) -> list[ReplayMismatch]:
     with Episode.open(path) as episode:
-        try:
-            settings = maze_settings(episode.header)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        if settings not in engines:
-            engines[settings] = make_maze(settings)
-        return replay_episode(engines[settings], episode, reporter)
+        return replay_episode(mazes.of(episode), episode, reporter)
 
 
 def replay_episode(env: gymnasium.Env, episode: Episode, reporter: Reporter) -> list[ReplayMismatch]:

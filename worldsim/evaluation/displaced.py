@@ -7,22 +7,20 @@ then is as near to recorded play as a perfect world comes.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from envs.maze import MazeEnvSettings
 from worldsim.episode import Episode
 from worldsim.evaluation.held_out import HeldOut
-from worldsim.maze_episodes import make_maze, maze_settings
+from worldsim.maze_episodes import Mazes
 from worldsim.processes import Reporter, Runner, run_jobs
 
 
@@ -75,26 +73,15 @@ def displaced_play(
 @contextmanager
 def open_player() -> Iterator[Runner]:
     """A process's runner: a job is `DisplacedSteps`, its result their number and the frames that they lead to."""
-    engines: dict[MazeEnvSettings, gymnasium.Env] = {}
-    try:
-        yield partial(_play, engines)
-    finally:
-        for env in engines.values():
-            env.close()
+    with closing(Mazes()) as mazes:
+        yield partial(_play, mazes)
 
 
 def _play(
-    engines: dict[MazeEnvSettings, gymnasium.Env], job: DisplacedSteps, reporter: Reporter
+    mazes: Mazes, job: DisplacedSteps, reporter: Reporter
 ) -> tuple[int, UInt8[np.ndarray, "time height width 3"]]:
     with Episode.open(job.episode) as episode:
-        try:
-            settings = maze_settings(episode.header)
-        except ValueError as error:
-            raise ValueError(f"{job.episode}: {error}; leave out --displaced") from None
-        header, known = episode.header, episode.actions[1 : job.step].astype(np.int64)
-    if settings not in engines:
-        engines[settings] = make_maze(settings)
-    env = engines[settings]
+        env, header, known = mazes.of(episode), episode.header, episode.actions[1 : job.step].astype(np.int64)
     env.reset(seed=header.seed, options={"map_seed": header.map_seed})
     for action in known:
         env.step(action)

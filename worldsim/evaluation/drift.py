@@ -87,6 +87,11 @@ class DriftEvaluation(RolloutSettings):
         """Frames made before those that are measured."""
         return self.still_after or 0
 
+    @property
+    def horizon(self) -> int:
+        """All frames of a rollout."""
+        return self.walked + self.frames
+
 
 def run_drift(settings: DriftEvaluation) -> dict:
     """Measure how far free rollout drifts; writes drift.json, drift.md, a plot and film strips, returns the JSON.
@@ -98,7 +103,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
     settings = told(settings, models)
-    horizon = settings.walked + settings.frames
+    horizon = settings.horizon
     check_horizon(horizon, models.schedule.section)
     starts = choose_starts(held_out, settings)
     stops: dict[int, int] = {}
@@ -232,7 +237,7 @@ def shown_by_real_play(step: int, settings: DriftEvaluation) -> Int64[Tensor, " 
 def choose_starts(held_out: HeldOut, settings: DriftEvaluation) -> list[tuple[int, int]]:
     """(episode, step) of each rollout: episodes in random order, used again only when all have been used."""
     rng = np.random.default_rng(settings.seed)
-    horizon = settings.walked + settings.frames
+    horizon = settings.horizon
     need = settings.history + horizon
     long_enough = [index for index, length in enumerate(held_out.lengths) if length >= need]
     if not long_enough:
