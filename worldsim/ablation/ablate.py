@@ -22,6 +22,8 @@ from worldsim.errors import check_at_least
 from worldsim.files import write_json_atomic
 
 PARTS = ("autoencoder", "descriptor", "odometer")
+OWN_FRAMES = ("--own-frames.share", "0", "--own-frames.layout-noise", "0")
+"""histories are true ones unless a variant says otherwise, as in the papers compared, and drawn plainly if own"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class Ablation:
     """frames of each"""
     judge_steps: int = 2400
     """steps that the judge of action fidelity is trained for, each time anew and alike; 0 leaves action fidelity out"""
+    clips: int = 4
+    """rollouts of each to keep as videos, for `worldsim compare`"""
     preset: str = "default"
     """tiny, default or large"""
     devices: tuple[str, ...] = ("auto",)
@@ -59,6 +63,7 @@ class Ablation:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "starts", "rollouts", "frames")
+        check_at_least(self, 0, "judge_steps", "clips")
         if not self.devices:
             raise ValueError("no devices to train on; give --devices cuda:0, cpu or auto")
 
@@ -139,9 +144,7 @@ def run_ablation(settings: Ablation) -> None:
             free.put(device)
 
     with tqdm(total=len(trained) + len(open_), desc="ablation", unit="run") as progress:
-        # The first one encodes all recordings; the others read what it has kept.
-        for part in (trained[:1], trained[1:]):
-            spread(work, [(each, training_steps(each, settings)) for each in part], settings, progress)
+        spread(work, [(each, training_steps(each, settings)) for each in trained], settings, progress)
         spread(work, [(each, judging_steps(each, settings)) for each in open_], settings, progress)
         write_tables(settings.out, variants, settings.budget, failures)
     print(f"the table is in {settings.out / 'ablation.html'}, .md and .json", flush=True)
@@ -208,8 +211,7 @@ def training_steps(variant: Variant, settings: Ablation) -> list[Step]:
         (run / "latents").symlink_to(os.path.relpath(latents, run), target_is_directory=True)
     words = [
         "train", "model", "--data", str(settings.data), "--out", str(run), "--preset", settings.preset,
-        "--loop.steps", str(settings.steps), "--own-frames.layout-noise", "0", *settings.train.split(),
-        *variant.train,
+        "--loop.steps", str(settings.steps), *OWN_FRAMES, *settings.train.split(), *variant.train,
     ]  # fmt: skip
     return [
         Step(
@@ -228,7 +230,7 @@ def judging_steps(variant: Variant, settings: Ablation) -> list[Step]:
     common += ["--guidance", str(variant.guidance), "--layout-noise", str(variant.layout_noise)]
     drift = [
         "evaluate", "drift", *common, "--out", str(folder / "drift"), "--rollouts", str(settings.rollouts),
-        "--frames", str(settings.frames), "--memory-mode", variant.memory, "--clips", "4",
+        "--frames", str(settings.frames), "--memory-mode", variant.memory, "--clips", str(settings.clips),
         "--judge-steps", str(settings.judge_steps),
     ]  # fmt: skip
     modes = ["off"] if variant.memory == "off" else ["off", variant.memory]

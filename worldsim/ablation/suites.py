@@ -79,7 +79,7 @@ def paper() -> tuple[Variant, ...]:
             train=("--schedule", RECALLS),
         ),
         Variant(
-            name="inverted", says="from last to first", train=("--schedule", INVERTED, "--own-frames.share", "0"),
+            name="inverted", says="from last to first", train=("--schedule", INVERTED),
         ),
         Variant(name="planned ends", says="an end every 48 frames", train=("--schedule", PLANNED)),
         Variant(
@@ -103,6 +103,10 @@ def paper() -> tuple[Variant, ...]:
                 play=("--history-noise", level), weights="Diffusion Forcing, σ 0",
             )
             for level in ("0.1", "0.5")
+        ),
+        Variant(
+            name="own frames", says="half of the histories made by the model itself",
+            train=("--schedule", PLAIN, "--own-frames.share", "0.5", "--own-frames.after-steps", "0"),
         ),
         Variant(
             name="history guidance", says="led away from a veiled history, weight 0.5",

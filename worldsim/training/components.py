@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from models.transformer import WorldTransformer
+from models.warm_start import start_from
 from worldsim.checkpoint import COMPONENTS, load_component, save_component
 from worldsim.presets import preset
 from worldsim.training.processes import Processes
@@ -40,25 +42,23 @@ def trained_autoencoder(run: Path, preset_name: str) -> Any:
 def start_weights(module: Any, name: str, start: Path | None) -> None:
     """Warm start: copy the part's weights from another checkpoint folder.
 
-    A child module that the other lacks altogether (a refiner, say) starts anew. ValueError if shapes differ.
+    A world model may have another schedule. What the other lacks altogether (a refiner, say) starts anew. ValueError if
+    shapes differ.
     """
     if start is None:
         return
-    weights = load_component(start, name).state_dict()
+    trained = load_component(start, name)
     try:
-        result = module.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{start / name} has other shapes than the preset; leave --warm-start out"
-        ) from error
-    fresh = {key.split(".")[0] for key in result.missing_keys}
-    torn = [*result.unexpected_keys, *(key for key in weights if key.split(".")[0] in fresh)]
-    if torn:
-        raise ValueError(
-            f"{start / name} has other parts than the preset ({torn[0]}); leave --warm-start out"
-        )
+        if isinstance(module, WorldTransformer):
+            fresh = start_from(module, trained)
+        else:
+            module.load_state_dict(trained.state_dict())
+            fresh = ()
+    except (RuntimeError, ValueError) as error:
+        told = str(error) if isinstance(error, ValueError) else "other names or shapes"
+        raise ValueError(f"{start / name} does not fit the preset: {told}; leave --warm-start out") from error
     if fresh:
-        print(f"{start / name} has no {', '.join(sorted(fresh))}; that starts anew", flush=True)
+        print(f"{start / name} has no {', '.join(fresh)}; that starts anew", flush=True)
 
 
 def keep_component(module: Any, name: str, run: Path, processes: Processes) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -88,8 +89,24 @@ def encode_episodes(
 def cached_latents(
     paths: Sequence[Path], autoencoder: FrameAutoencoder, cache: Path, workers: int, show: bool
 ) -> LatentEpisodes:
-    """`encode_episodes`, kept in a file that is used again while recordings and autoencoder are the same."""
+    """`encode_episodes`, kept in a file that is used again while recordings and autoencoder are the same.
+
+    Of several trainings that begin at once with one cache, one encodes and the others wait for it.
+    """
     fingerprint = _fingerprint(paths, autoencoder)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache.with_suffix(".lock")):
+        return _read_or_encode(paths, autoencoder, cache, fingerprint, workers, show)
+
+
+def _read_or_encode(
+    paths: Sequence[Path],
+    autoencoder: FrameAutoencoder,
+    cache: Path,
+    fingerprint: str,
+    workers: int,
+    show: bool,
+) -> LatentEpisodes:
     # A torn cache is made anew like a stale one.
     with suppress(FileNotFoundError, SafetensorError):
         with safe_open(cache, framework="pt") as file:
