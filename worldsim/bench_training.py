@@ -126,14 +126,7 @@ def cost_of(text: str, settings: TrainingBench, device: torch.device) -> Trainin
         largest = largest_batch(lambda batch: fits(step, batch, device), settings.most, progress)
     if not largest:
         raise ValueError(f"not one sample of schedule {text!r} at size {settings.size!r} fits on {device}")
-    _forget(device)
-    step(largest)
-    _wait(device)
-    begun = time.perf_counter()
-    for _ in range(settings.steps):
-        step(largest)
-    _wait(device)
-    seconds = (time.perf_counter() - begun) / settings.steps
+    largest, seconds = timed(step, largest, settings.steps, device)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
     section = schedule.section * model.rows * model.cols
     return TrainingCost(
@@ -144,6 +137,27 @@ def cost_of(text: str, settings: TrainingBench, device: torch.device) -> Trainin
         peak_gb=peak,
         samples_per_s=largest / seconds,
     )
+
+
+def timed(step: Callable[[int], None], batch: int, steps: int, device: torch.device) -> tuple[int, float]:
+    """Seconds of a step with that batch, or with the next smaller one that fits as often as it is repeated.
+
+    Near the limit, what memory has been cut into decides: a batch that fitted once need not fit again.
+    """
+    while True:
+        _forget(device)
+        try:
+            step(batch)
+            _wait(device)
+            begun = time.perf_counter()
+            for _ in range(steps):
+                step(batch)
+            _wait(device)
+            return batch, (time.perf_counter() - begun) / steps
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch = max(1, min(batch - 1, int((1 - CLOSE) * batch)))
 
 
 def largest_batch(fits_in: Callable[[int], bool], most: int, progress: tqdm | None = None) -> int:

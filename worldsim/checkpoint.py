@@ -134,7 +134,9 @@ def load_checkpoint(
     number = dtype or choose_dtype(where)
     parts = {name: load_component(folder, name, number).to(where) for name in COMPONENTS}
     # Convolutions run a third faster on channels-last weights.
-    parts["autoencoder"].to(memory_format=torch.channels_last)
+    for convolutions in (parts["autoencoder"], parts["transformer"].refiner):
+        if convolutions is not None:
+            convolutions.to(memory_format=torch.channels_last)
     for part in parts.values():
         part.eval().requires_grad_(False)
     openings = load_openings(folder)

@@ -103,12 +103,12 @@ def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         plain.model.load_state_dict(trainer.model.state_dict())
         generator = trainer.processes.generator(1, step)
         batch = trainer.batches.draw(step + 1, generator)
-        own, history = batch.own, batch.own_history.under(*trainer.own_flow.history_levels(0.0))
-        noise = torch.randn(own, *batch.coming.shape[1:], device="cuda", generator=generator)
+        actions = batch.actions[-batch.own :]
         with torch.no_grad():
+            noise, history = trainer._own_draw(batch.own_history, batch.coming.shape[1], generator)
             torch.testing.assert_close(
-                trainer._make_next(noise, batch.actions[-own:], history),
-                plain._sample(noise, batch.actions[-own:], history),
+                trainer._make_next(noise, actions, history),
+                plain._sample(noise, actions, history),
                 rtol=0.05,
                 atol=0.05,
             )
@@ -135,9 +135,9 @@ def test_own_frames_follow_the_weights() -> None:
     trainer = trainer_on_a_still_world(own_after=0)
     trainer.take_step(0)
     batch = trainer.batches.draw(1, trainer.processes.generator(0, 1))
-    history, actions = batch.own_history, batch.actions[-batch.own :]
-    noise = torch.randn(batch.own, *batch.coming.shape[1:], device="cuda")
+    actions, generator = batch.actions[-batch.own :], trainer.processes.generator(0, 2)
     with torch.no_grad():
+        noise, history = trainer._own_draw(batch.own_history, batch.coming.shape[1], generator)
         before = trainer._make_next(noise, actions, history)
         trainer.model.final.weight.normal_()
         torch.testing.assert_close(

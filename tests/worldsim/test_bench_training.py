@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.schedule import Schedule
-from worldsim.bench_training import CLOSE, TrainingBench, bench_training, billion, fits, largest_batch
+from worldsim.bench_training import CLOSE, TrainingBench, bench_training, billion, fits, largest_batch, timed
 from worldsim.presets import tiny
 
 
@@ -35,6 +35,23 @@ def test_what_does_not_fit_is_no_error() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     assert [fits(step, batch, torch.device("cpu")) for batch in (1, 2, 3)] == [True, True, False]
+
+
+def test_a_batch_that_fits_no_more_is_made_smaller() -> None:
+    """Memory in pieces may lack room for what had room before; a single sample that finds none is an error."""
+    tried: list[int] = []
+
+    def step(batch: int) -> None:
+        tried.append(batch)
+        if batch > 90:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    found, seconds = timed(step, 100, 3, torch.device("cpu"))
+    assert found == tried[-1] <= 90 < tried[-5]
+    assert tried[-4:] == [found] * 4
+    assert seconds >= 0
+    with pytest.raises(torch.OutOfMemoryError):
+        timed(lambda batch: step(batch + 100), 1, 1, torch.device("cpu"))
 
 
 def test_the_bench_ends_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,14 +85,20 @@ class ModelTrainer:
         """The model's own next sections, drawn as at play."""
         rollout = self.batches.own
         assert rollout is not None
-        own, levels = len(actions), self.own_flow.history_levels(0.0)
-        shape = own, rollout.section + history.frames, *rollout.recent.shape[2:]
-        noise, veils = torch.randn(shape, generator=generator, device=generator.device).split(
-            (rollout.section, history.frames), 1
-        )
-        seen = self.model.seen(history.under(*levels), veils.repeat(len(levels), 1, 1, 1, 1))
+        noise, seen = self._own_draw(history, rollout.section, generator)
         rollout.advance(self._make_next(noise, actions, seen))
         give_back(self.model)
+
+    def _own_draw(
+        self, history: History, section: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch section channel height width"], History]:
+        """Noise of the model's own next sections, and their histories as play sees them, one for each level."""
+        levels = self.own_flow.history_levels(0.0)
+        shape = len(history.sigma), section + history.frames, *history.recent.shape[2:]
+        noise, veils = torch.randn(shape, generator=generator, device=generator.device).split(
+            (section, history.frames), 1
+        )
+        return noise, self.model.seen(history.under(*levels), veils.repeat(len(levels), 1, 1, 1, 1))
 
     def _sample(self, noise: Tensor, actions: Tensor, history: History) -> Tensor:
         device = self.processes.device.type
