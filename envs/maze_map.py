@@ -12,10 +12,14 @@ from envs.colours import screen_palette
 from envs.layout import draw_doors, draw_rooms, draw_things, free_place
 from envs.palette import textures_lump
 from envs.room import Door, MazeMapSettings, Room, Spawn, Thing
+from envs.twins import find_twins, furnish_alike, look_alike, open_alike
 from envs.udmf import write_body, write_head
 from envs.wad import map_lumps, pack_wad
 
 __all__ = ["MazeMap", "MazeMapSettings", "write_wad"]
+
+TRIES = 100
+"""Times that doors are drawn anew until two rooms have them on the same sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +33,15 @@ class MazeMap:
     rooms: tuple[Room, ...]
     doors: tuple[Door, ...]
     things: tuple[Thing, ...]
+    twins: tuple[int, int] | None = None
+    """two rooms that look the same, where the settings ask for them"""
 
     @classmethod
     def generate(cls, seed: int, settings: MazeMapSettings | None = None) -> "MazeMap":
-        """Make the map of this seed (an integer >= 0): same seed and settings, same map on every machine."""
+        """Make the map of this seed (an integer >= 0): same seed and settings, same map on every machine.
+
+        ValueError for a negative seed, or where no two rooms of maps of this size can be twins.
+        """
         if seed < 0:
             raise ValueError(f"map seed {seed} is negative; give an integer >= 0")
         settings = settings or MazeMapSettings()
@@ -40,10 +49,28 @@ class MazeMap:
         rows = int(rng.integers(settings.rows[0], settings.rows[1] + 1))
         columns = int(rng.integers(settings.columns[0], settings.columns[1] + 1))
         rooms = draw_rooms(rng, settings, rows, columns)
-        doors = draw_doors(rng, settings, rooms, columns)
+        doors, twins = draw_doors(rng, settings, rooms, columns), None
+        for _ in range(TRIES if settings.twins else 0):
+            if (twins := find_twins(rooms, doors, rng)) is not None:
+                rooms, doors = look_alike(rooms, twins), open_alike(doors, rooms, twins)
+                break
+            doors = draw_doors(rng, settings, rooms, columns)
+        if settings.twins and twins is None:
+            raise ValueError(
+                f"map seed {seed}: no two of {rows} × {columns} rooms have doors on the same sides"
+            )
         things = draw_things(rng, settings, rooms, doors)
+        if twins is not None:
+            things = furnish_alike(things, rooms, twins)
         return cls(
-            seed=seed, settings=settings, rows=rows, columns=columns, rooms=rooms, doors=doors, things=things
+            seed=seed,
+            settings=settings,
+            rows=rows,
+            columns=columns,
+            rooms=rooms,
+            doors=doors,
+            things=things,
+            twins=twins,
         )
 
     @cached_property

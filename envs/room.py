@@ -14,7 +14,7 @@ class MazeMapSettings:
     rows, columns: how many rooms; cell: side of a cell; room_cells: cells along a room's side; door_cells:
     width of an opening; wall: thickness between rooms; height, door_height: of rooms and openings;
     extra_doors: share of the walls left over by the spanning tree that get a door too; decorations: how many
-    stand in a room.
+    stand in a room; twins: two of the rooms look the same.
     """
 
     rows: tuple[int, int] = (3, 4)
@@ -27,6 +27,7 @@ class MazeMapSettings:
     door_height: int = 104
     extra_doors: float = 0.35
     decorations: tuple[int, int] = (1, 2)
+    twins: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rows", "columns", "decorations"):

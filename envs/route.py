@@ -23,9 +23,14 @@ class Waypoint:
     door: Door | None = None
 
 
-def rooms_between(maze_map: MazeMap, start: int, end: int, rng: np.random.Generator) -> list[int]:
-    """Return the rooms of one shortest way, `start` left out; ties are broken at random."""
-    came_from = {start: start}
+def rooms_between(
+    maze_map: MazeMap, start: int, end: int, rng: np.random.Generator, without: int | None = None
+) -> list[int]:
+    """Return the rooms of one shortest way, `start` left out; ties are broken at random.
+
+    ValueError where no way leads there, or none that does not pass room `without`.
+    """
+    came_from = {start: start} if without is None else {start: start, without: without}
     queue = deque([start])
     while queue and end not in came_from:
         room = queue.popleft()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from envs.explorer import Explorer, ExplorerSettings
 from envs.maze import MazeEnv, MazeEnvSettings
+from envs.routes import Commuter, RouteKind
 from worldsim.deflate import deflate
 from worldsim.episode_format import FORMAT_VERSION, episode_number, episode_path, part_path
 from worldsim.episode_writer import EpisodeWriter, FrameMaker
@@ -50,6 +51,9 @@ class RecordSettings:
     """Record maps for evaluation, which training never sees: adds 1,000,000 to the map seeds."""
     env: MazeEnvSettings = field(default_factory=MazeEnvSettings)
     explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
+    routes: tuple[RouteKind, ...] = ()
+    """Walk these kinds of routes in turn, away from a view and back to it, instead of exploring; `twins` needs
+    --env.map.twins too."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "episodes", "steps", "workers")
@@ -58,6 +62,8 @@ class RecordSettings:
                 f"seed {self.seed} with {self.episodes} episodes leaves the map seeds 0..{HELD_OUT_FROM - 1}; "
                 "give a smaller seed, or held_out for the seeds above"
             )
+        if "twins" in self.routes and not self.env.map.twins:
+            raise ValueError("routes between twins need maps that have them; add --env.map.twins")
 
     def map_seed(self, number: int) -> int:
         """Map seed, and seed, of episode `number`."""
@@ -121,10 +127,9 @@ def _progress(total: int, initial: int) -> tqdm:
     )
 
 
-def check_manifest(out: Path, settings: RecordSettings) -> None:
-    """Write `recording.json` into an empty folder; in another, raise ValueError unless it tells the same."""
-    path = out / "recording.json"
-    now: dict[str, Any] = {
+def manifest(settings: RecordSettings) -> dict[str, Any]:
+    """What all episodes of a folder share, as plain JSON values."""
+    told: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "environment": ENVIRONMENT,
         "engine": MazeEnv.engine,
@@ -133,21 +138,39 @@ def check_manifest(out: Path, settings: RecordSettings) -> None:
         "held_out": settings.held_out,
         "env": dataclasses.asdict(settings.env),
         "explorer": dataclasses.asdict(settings.explorer),
+        "routes": settings.routes,
     }
-    now = json.loads(json.dumps(now))
+    plain: dict[str, Any] = json.loads(json.dumps(told))
+    return plain
+
+
+def check_manifest(out: Path, settings: RecordSettings) -> None:
+    """Write `recording.json` into an empty folder; in another, raise ValueError unless it tells the same."""
+    path, now = out / "recording.json", manifest(settings)
     if not path.exists():
         strange = next((item.name for item in out.iterdir() if episode_number(item) is not None), None)
         if strange:
             raise ValueError(f"{out} holds {strange} but no recording.json; choose another folder")
         write_json_atomic(path, now)
         return
-    before = read_json(path)
+    # What an earlier version did not know it did as the defaults do now.
+    before = _filled(read_json(path), manifest(RecordSettings(out=out)))
     for name, value in now.items():
         if before.get(name) != value:
             raise ValueError(
                 f"{out} was recorded with {name} {before.get(name)}, not {value}; "
                 "give the same again or choose another folder"
             )
+
+
+def _filled(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values, and the defaults of names that they lack, also further in."""
+    inner = {
+        name: _filled(value, defaults[name])
+        for name, value in values.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**defaults, **values, **inner}
 
 
 @dataclass(frozen=True)
@@ -164,10 +187,14 @@ def explore(env: MazeEnv, settings: RecordSettings, number: int) -> Iterator[Mom
     seed = settings.map_seed(number)
     screen, info = env.reset_screen(seed=seed, options={"map_seed": seed})
     assert env.maze_map is not None
-    explorer = Explorer(env.maze_map, seed, settings.explorer)
+    player = (
+        Commuter(env.maze_map, seed, settings.routes)
+        if settings.routes
+        else Explorer(env.maze_map, seed, settings.explorer)
+    )
     yield Moment(partial(env.frame_of, screen), np.zeros(len(env.action_factors), np.int64), info)
     for _ in range(settings.steps):
-        action = explorer.act(info["pose"])
+        action = player.act(info["pose"])
         screen, info = env.step_screen(action)
         yield Moment(partial(env.frame_of, screen), action, info)
 

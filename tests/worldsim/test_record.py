@@ -1,5 +1,6 @@
 """Recording the maze: many processes, a kill at any moment, and going on to the very same files."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -157,6 +159,30 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, reference
     (folder / "recording.json").unlink()
     with pytest.raises(ValueError, match=r"holds episode_00000\d\.h5 but no recording\.json"):
         record(RecordSettings(out=folder, episodes=3, workers=1, steps=STEPS))
+
+
+def test_routes_are_recorded_and_gone_on_with(tmp_path: Path) -> None:
+    """Of the same seed whether at once or in two parts; a recording from before there were routes is gone on with too."""
+    settings = RecordSettings(out=tmp_path / "whole", episodes=1, workers=1, steps=160, routes=("look-away",))
+    record(settings)
+    [whole] = list_episodes(settings.out)
+    again = replace(settings, out=tmp_path / "again")
+    shutil.copytree(settings.out, again.out)
+    (again.out / whole.name).rename(again.out / f"{whole.name}.part")
+    record(again)
+    assert same(again.out / whole.name, whole)
+    exploring = replace(settings, out=tmp_path / "exploring", routes=())
+    record(exploring)
+    assert not same(exploring.out / whole.name, whole)
+    with pytest.raises(ValueError, match=r"was recorded with routes \['look-away'\], not \[\]"):
+        record(replace(settings, routes=()))
+    path = exploring.out / "recording.json"
+    told = json.loads(path.read_text())
+    del told["routes"], told["env"]["map"]["twins"]
+    path.write_text(json.dumps(told))
+    assert record(exploring).new_frames == 0
+    with pytest.raises(ValueError, match=r"need maps that have them; add --env\.map\.twins"):
+        replace(settings, routes=("twins",))
 
 
 def test_training_and_held_out_maps_never_meet(tmp_path: Path) -> None:
