@@ -58,7 +58,7 @@ def draw_route(
     arrive: list[Stop] = [Go(room=room, place=place), Face(yaw_deg=yaw_deg), Rest(steps=SETTLE)]
     stay: list[Stop] = [Face(yaw_deg=yaw_deg), Rest(steps=STAY)]
     if kind == "look-away":
-        turned = yaw_deg + float(rng.choice([-1, 1])) * float(rng.integers(90, 181))
+        turned = yaw_deg + float(rng.choice([-1, 1])) * float(rng.integers(60, 181))
         return _route(kind, [*arrive, Face(yaw_deg=turned), Rest(steps=max(1, away // 8))], stay)
     if kind == "out-and-back":
         goal = int(rng.choice([other.index for other in maze_map.rooms if other.index != room]))

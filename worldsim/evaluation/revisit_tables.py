@@ -11,7 +11,7 @@ from worldsim.evaluation.reports import markdown_table, number, with_interval
 
 LAST = 4
 """The last frames of a rollout, where most of the view is new and memory counts most."""
-GAPS = ((1, 4), (4, 16), (16, None))
+GAPS = ((0, 1), (1, 4), (4, 16), (16, None))
 """Gaps since a view was last seen, in units of the recent context."""
 BASELINES = ("copy last frame", "copy best recalled", "autoencoder")
 
@@ -28,11 +28,16 @@ def summarise(rows: Sequence[dict], recent: int, seed: int) -> dict:
             if row["gap"] > low * recent and (high is None or row["gap"] <= high * recent)
         ]
         if inside:
-            gaps[f"{low}–{high}x" if high else f">{low}x"] = table(inside, seed)
+            name = f"≤{high}x" if not low else f"{low}–{high}x" if high else f">{low}x"
+            gaps[name] = table(inside, seed)
+    kinds = sorted({kind for row in revisits if (kind := row.get("kind"))})
     return {
         "revisits": table(revisits, seed),
         "controls": table(controls, seed) if controls else None,
         "by_gap": gaps,
+        "by_kind": {
+            kind: table([row for row in revisits if row.get("kind") == kind], seed) for kind in kinds
+        },
     }
 
 
@@ -81,6 +86,11 @@ def _figures(rows: Sequence[dict], by_mode: dict[str, list[dict]], maps: np.ndar
     if "hits" in rows[0]:
         hits = [hit for row in rows for hit in row["hits"] if hit is not None]
         figures["recall_hit_rate"] = float(np.mean(hits)) if hits else None
+    pairs = np.array([row["twins"] for row in rows if "twins" in row]).reshape(-1, 2)
+    if len(pairs):
+        # Of a start's frames from either twin the share from the right one; starts that recalled neither do not count.
+        share = [float(right / (right + wrong)) for right, wrong in pairs if right + wrong]
+        figures["twins_told_apart"] = float(np.mean(share)) if share else None
     return figures
 
 
@@ -113,7 +123,25 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
         "recalls by true pose. PSNR prefers blur: read it beside sharpness (1 = as sharp as the truth).",
     ]
     if summary["by_gap"]:
-        parts += ["## By gap since the view was last seen, in recent contexts", _gap_table(summary["by_gap"])]
+        parts += [
+            "## By gap since the view was last seen, in recent contexts",
+            _part_table("gap", summary["by_gap"]),
+        ]
+    if summary["by_kind"]:
+        parts += ["## By kind of route", _part_table("route", summary["by_kind"])]
+    if "twins" in summary["by_kind"]:
+        modes = summary["by_kind"]["twins"]["modes"]
+        told = {
+            mode: each["twins_told_apart"]
+            for mode, each in modes.items()
+            if each.get("twins_told_apart") is not None
+        }
+        lines = [(mode, number(share)) for mode, share in told.items()]
+        parts += [
+            "Twins told apart: of the true frames recalled from either of two rooms that look the same, the share from the "
+            "right one (chance: 0.5).",
+            markdown_table(("memory", "right twin"), lines),
+        ]
     if summary["controls"]:
         controls = summary["controls"]
         parts += [
@@ -152,18 +180,21 @@ def _mode_table(figures: dict) -> str:
     return markdown_table((*header, *header_end), lines)
 
 
-def _gap_table(gaps: dict) -> str:
-    modes = [mode for mode in next(iter(gaps.values()))["modes"] if mode not in BASELINES]
+def _part_table(name: str, parts: dict) -> str:
+    """Gains over no memory in each part of the starts."""
+    modes = [mode for mode in next(iter(parts.values()))["modes"] if mode not in BASELINES]
     lines = []
-    for gap, figures in gaps.items():
+    for part, figures in parts.items():
         cells = [
             with_interval(figures["modes"][mode]["psnr_gain_last"], signed=True)
             for mode in modes
             if mode != "off"
         ]
-        lines.append((gap, str(figures["starts"]), number(figures["modes"]["off"]["psnr_last"].mean), *cells))
+        lines.append(
+            (part, str(figures["starts"]), number(figures["modes"]["off"]["psnr_last"].mean), *cells)
+        )
     header = (
-        "gap",
+        name,
         "starts",
         f"off: PSNR, last {LAST}",
         *(f"{mode}: gain" for mode in modes if mode != "off"),

@@ -24,6 +24,7 @@ from worldsim.evaluation.rollouts import (
     roll_out,
     told,
 )
+from worldsim.evaluation.route_starts import find_route_starts, map_of, recorded_routes
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
 
@@ -112,7 +113,17 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
 
 
 def choose_starts(settings: RevisitEvaluation, held_out: HeldOut, recent: int) -> list[Start]:
-    """Revisits and never-seen controls by episode and step; without controls where the episodes have none."""
+    """Revisits and never-seen controls by episode and step; without controls where the episodes have none.
+
+    On recorded routes where each of them comes back, whatever of it is still in the recent context.
+    """
+    kinds = recorded_routes(settings.data)
+    if kinds:
+        starts = find_route_starts(
+            held_out.headers, held_out.poses, held_out.rooms, held_out.actions, kinds, count=settings.starts,
+            controls=settings.controls, horizon=settings.horizon, seed=settings.seed, settings=settings.thresholds,
+        )  # fmt: skip
+        return sorted(starts, key=lambda start: (start.episode, start.step))
 
     def find(count: int, unseen: bool) -> list[Start]:
         return find_starts(
@@ -200,6 +211,8 @@ def score_batch(
                 row[figure] = values.reshape(len(starts), -1)[index].round(7).tolist()
             if name in recalled:
                 row["hits"] = recall_hits(held_out, start, recalled[name][index], settings.thresholds)
+                if start.kind == "twins":
+                    row["twins"] = twins_recalled(held_out, start, recalled[name][index])
             rows.append(row)
     return rows
 
@@ -228,3 +241,13 @@ def recall_hits(
         seen = same_view(poses, rooms, start.step + ahead, thresholds)
         hits.append(bool(seen[list(recalled)].any()) if seen[: start.step].any() else None)
     return hits
+
+
+def twins_recalled(held_out: HeldOut, start: Start, rollout: Rollout) -> tuple[int, int]:
+    """How many true frames were recalled from the twin that the player comes back to, and how many from the other."""
+    twins, rooms = map_of(held_out.headers[start.episode]).twins, held_out.rooms[start.episode]
+    assert twins is not None
+    home = int(rooms[start.step + len(rollout.recalled) - 1])
+    [other] = {*twins} - {home}
+    recalled = [int(rooms[frame]) for frames in rollout.recalled for frame in frames if frame < start.step]
+    return recalled.count(home), recalled.count(other)

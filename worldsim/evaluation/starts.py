@@ -45,6 +45,8 @@ class Start:
     """Which map: the cluster of the bootstrap."""
     gap: int
     """Steps from the last sight of the view `ahead` of the start to that view; -1 if it was never seen."""
+    kind: str = ""
+    """Which kind of route it is on, if on one."""
 
 
 def same_view(
@@ -92,7 +94,7 @@ def _spaced(candidates: list[int], settings: StartSettings, rng: np.random.Gener
     return chosen
 
 
-def _spread_over_maps(starts: list[Start], count: int, rng: np.random.Generator) -> list[Start]:
+def spread_over_maps(starts: list[Start], count: int, rng: np.random.Generator) -> list[Start]:
     """Take one start of every map in turn, in random order, until `count` are taken."""
     maps: dict[int, list[Start]] = {}
     for index in rng.permutation(len(starts)):
@@ -144,4 +146,4 @@ def find_starts(
             f"no {kind} in {len(poses)} episodes of up to {longest} steps ({settings}, "
             f"recent context {recent}, horizon {horizon}); record longer episodes or loosen these thresholds"
         )
-    return _spread_over_maps(found, count, rng)
+    return spread_over_maps(found, count, rng)
