@@ -26,10 +26,13 @@ class Mazes:
 
     _envs: dict[MazeEnvSettings, gymnasium.Env] = dataclasses.field(default_factory=dict)
 
-    def of(self, episode: Episode) -> gymnasium.Env:
-        """The engine that an episode was recorded in. ValueError if it is of no maze, or another version of it."""
+    def of(self, episode: Episode, depth: bool = False) -> gymnasium.Env:
+        """The engine that an episode was recorded in, which also tells depth if asked to.
+
+        ValueError if the episode is of no maze, or of another version of it.
+        """
         try:
-            settings = maze_settings(episode.header)
+            settings = dataclasses.replace(maze_settings(episode.header), depth=depth)
         except ValueError as error:
             raise ValueError(f"{episode.path}: {error}") from None
         if settings not in self._envs:

@@ -101,8 +101,10 @@ def test_figures_by_kind_and_twins(checkpoint: Path, tmp_path: Path) -> None:
         routes=("twins", "never-visited"),
     )  # fmt: skip
     record(few)
-    settings = settings_of(few.out, checkpoint, tmp_path, starts=9, controls=1)
+    settings = settings_of(few.out, checkpoint, tmp_path, starts=9, controls=1, covisible=True)
     summary = run_revisits(settings)
+    pixels = summary["revisits"]["modes"]
+    assert pixels["autoencoder"]["psnr_seen_last"].mean > 0
     kinds = summary["by_kind"]
     assert sum(each["starts"] for each in kinds.values()) == summary["revisits"]["starts"]
     assert summary["controls"]["starts"] == 1
@@ -110,6 +112,7 @@ def test_figures_by_kind_and_twins(checkpoint: Path, tmp_path: Path) -> None:
     assert told["oracle"]["twins_told_apart"] > 0.9
     assert told["off"].get("twins_told_apart") is None
     page = (tmp_path / "revisits.md").read_text()
+    assert "## Pixels that history has shown" in page
     assert "## By kind of route" in page
     assert "| twins | " in page
     assert f"| oracle | {told['oracle']['twins_told_apart']:.2f} |" in page

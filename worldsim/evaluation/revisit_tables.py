@@ -86,12 +86,27 @@ def _figures(rows: Sequence[dict], by_mode: dict[str, list[dict]], maps: np.ndar
     if "hits" in rows[0]:
         hits = [hit for row in rows for hit in row["hits"] if hit is not None]
         figures["recall_hit_rate"] = float(np.mean(hits)) if hits else None
+    for part in ("psnr_seen", "psnr_unseen"):
+        if part in rows[0]:
+            figures[f"{part}_last"] = _mean_where_told([row[part][-LAST:] for row in rows], maps, seed)
     pairs = np.array([row["twins"] for row in rows if "twins" in row]).reshape(-1, 2)
     if len(pairs):
         # Of a start's frames from either twin the share from the right one; starts that recalled neither do not count.
         share = [float(right / (right + wrong)) for right, wrong in pairs if right + wrong]
         figures["twins_told_apart"] = float(np.mean(share)) if share else None
     return figures
+
+
+def _mean_where_told(
+    values: Sequence[Sequence[float | None]], maps: Int[np.ndarray, " starts"], seed: int
+) -> Interval | None:
+    """Mean over frames and starts that tell a value; None where none does."""
+    told = [[value for value in row if value is not None] for row in values]
+    means = np.array([float(np.mean(each)) if each else np.nan for each in told])
+    there = ~np.isnan(means)
+    if not there.any():
+        return None
+    return cluster_bootstrap(means[there], maps[there], np.random.default_rng(seed))
 
 
 def _recovery(
@@ -129,6 +144,11 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
         ]
     if summary["by_kind"]:
         parts += ["## By kind of route", _part_table("route", summary["by_kind"])]
+    if "psnr_seen_last" in revisits["modes"]["off"]:
+        parts += [
+            f"## Pixels that history has shown, and those that it has not: PSNR of the last {LAST}",
+            _pixel_table(summary),
+        ]
     if "twins" in summary["by_kind"]:
         modes = summary["by_kind"]["twins"]["modes"]
         told = {
@@ -200,3 +220,14 @@ def _part_table(name: str, parts: dict) -> str:
         *(f"{mode}: gain" for mode in modes if mode != "off"),
     )
     return markdown_table(header, lines)
+
+
+def _pixel_table(summary: dict) -> str:
+    """Both kinds of pixels, at revisits and at views never seen before."""
+    sets = [summary[name] for name in ("revisits", "controls") if summary[name]]
+    lines = []
+    for mode in sets[0]["modes"]:
+        figures = [each["modes"][mode][f"psnr_{part}_last"] for each in sets for part in ("seen", "unseen")]
+        lines.append((mode, *(with_interval(each) if each else "–" for each in figures)))
+    header = ["memory", "revisits: seen", "not seen", "controls: seen", "not seen"]
+    return markdown_table(header[: 1 + 2 * len(sets)], lines)

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
+from worldsim.evaluation.replayed_depth import replayed_depths
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
@@ -25,6 +28,7 @@ from worldsim.evaluation.rollouts import (
     told,
 )
 from worldsim.evaluation.route_starts import find_route_starts, map_of, recorded_routes
+from worldsim.evaluation.seen_pixels import masked_psnr, seen_before
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
 
@@ -52,6 +56,8 @@ class RevisitEvaluation(RolloutSettings):
     recent: int | None = None
     """Newest frames in which a view counts as not gone when starts are chosen; None takes the schedule's context. Models of
     several schedules are compared on the same starts with one number for all."""
+    covisible: bool = False
+    """Replay the episodes for their depth, and score pixels that history has shown apart from those that it has not."""
     strips: int = 3
     """Film strips: the best, the median and the worst start by gain over no memory, and so on evenly between."""
     thresholds: StartSettings = field(default_factory=StartSettings)
@@ -80,7 +86,7 @@ class RevisitEvaluation(RolloutSettings):
         """Every setting that changes a figure."""
         names = (
             "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "layout_noise", "history_noise",
-            "batch", "thresholds", "seed", "recent", "plan",
+            "batch", "thresholds", "seed", "recent", "plan", "covisible",
         )  # fmt: skip
         return json.dumps({name: str(getattr(self, name)) for name in names})
 
@@ -202,6 +208,7 @@ def score_batch(
         made["copy best recalled"] = torch.stack(copies)
     latents = torch.cat([episodes[start.episode].latents[span(start, settings)] for start in starts])
     made["autoencoder"] = decode(models.autoencoder, latents).unflatten(0, truth.shape[:2])
+    shown = seen_masks(held_out, starts, settings, models.device) if settings.covisible else None
     rows = []
     for name, frames in made.items():
         figures = compare(frames.flatten(0, 1), truth.flatten(0, 1), models.device)
@@ -209,12 +216,30 @@ def score_batch(
             row: dict = {**asdict(start), "mode": name}
             for figure, values in figures.items():
                 row[figure] = values.reshape(len(starts), -1)[index].round(7).tolist()
+            if shown is not None:
+                for part, mask in (("seen", shown[index]), ("unseen", ~shown[index])):
+                    row[f"psnr_{part}"] = masked_psnr(frames[index], truth[index], mask)
             if name in recalled:
                 row["hits"] = recall_hits(held_out, start, recalled[name][index], settings.thresholds)
                 if start.kind == "twins":
                     row["twins"] = twins_recalled(held_out, start, recalled[name][index])
             rows.append(row)
     return rows
+
+
+def seen_masks(
+    held_out: HeldOut, starts: Sequence[Start], settings: RevisitEvaluation, device: torch.device
+) -> list[Bool[Tensor, "time height width"]]:
+    """For every start which pixels of the frames to be made its history has shown."""
+    depths = replayed_depths(held_out, {start.episode: span(start, settings).stop for start in starts})
+    masks = []
+    for start in starts:
+        depth = depths[start.episode].to(device)
+        poses = torch.from_numpy(held_out.poses[start.episode]).to(device)
+        past = depth[: start.step], poses[: start.step]
+        frames = range(start.step, span(start, settings).stop)
+        masks.append(torch.stack([seen_before(depth[t], poses[t], *past) for t in frames]).cpu())
+    return masks
 
 
 def span(start: Start, settings: RevisitEvaluation) -> slice:
