@@ -125,6 +125,32 @@ def test_no_starts_is_one_line(checkpoint: Path, data: Path, tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_memory_shows_another_map(checkpoint: Path, data: Path, tmp_path: Path):
+    """Recall goes on as before, and finds what helps no more; the recent frames stay the world's own."""
+    settings = revisit_settings(
+        checkpoint, data, tmp_path, modes=("off", "hybrid", "wrong-map"), strips=1, batch=4
+    )
+    modes = run_revisits(settings)["revisits"]["modes"]
+    assert modes["wrong-map"]["psnr"] != modes["hybrid"]["psnr"] != modes["off"]["psnr"]
+    assert "recall_hit_rate" not in modes["wrong-map"]
+    held_out = HeldOut(data)
+    models = held_out.load_models(checkpoint, "cpu")
+    starts = revisits.choose_starts(settings, held_out, models.schedule.recent_frames)
+    encoded = held_out.encode(models, {start.episode: start.step + 4 for start in starts})
+    first, other = (
+        Beginning.of(held_out, encoded[start.episode], start.episode, start.step, 4, 0)
+        for start in (starts[0], starts[-1])
+    )
+    assert starts[0].map_seed != starts[-1].map_seed
+    [swapped, _] = revisits.with_wrong_memories([first, other], [starts[0], starts[-1]], 22)
+    old = len(first.history) - 22
+    assert torch.equal(swapped.history[old:], first.history[old:])
+    assert torch.equal(swapped.history[: min(old, len(other.history))], other.history[:old])
+    assert swapped.history_followed is first.history_followed
+    with pytest.raises(ValueError, match="there is no wrong map; use a larger --batch"):
+        revisits.with_wrong_memories([first], [starts[0]], 22)
+
+
 def test_controls_are_apart(checkpoint: Path, data: Path, tmp_path: Path):
     """Guards against never-seen views counted as revisits."""
     thresholds = replace(THRESHOLDS, history=22, distance=30.0, angle_deg=5.0)

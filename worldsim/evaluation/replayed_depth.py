@@ -1,19 +1,21 @@
 """Depth of recorded frames: episodes are replayed in the engine, and must come out as they were recorded."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.episode import Episode
 from worldsim.evaluation.held_out import HeldOut
+from worldsim.evaluation.seen_pixels import seen_before
+from worldsim.evaluation.starts import Start
 from worldsim.maze_episodes import Mazes
 from worldsim.processes import Reporter, Runner, run_jobs
 from worldsim.record import TELL_EVERY
@@ -33,6 +35,23 @@ def replayed_depths(
         workers = min(os.cpu_count() or 1, len(jobs))
         done = dict(run_jobs(open_depth_player, (), jobs, workers, bar.update, bar.write))
     return {index: torch.from_numpy(done[index]).float() for index in stops}
+
+
+def seen_masks(
+    held_out: HeldOut, starts: Sequence[Start], horizon: int, device: torch.device
+) -> list[Bool[Tensor, "{horizon} height width"]]:
+    """For every start which pixels of the frames to be made its history has shown."""
+    stops: dict[int, int] = {}
+    for start in starts:
+        stops[start.episode] = max(stops.get(start.episode, 0), start.step + horizon)
+    depths, masks = replayed_depths(held_out, stops), []
+    for start in starts:
+        depth = depths[start.episode].to(device)
+        poses = torch.from_numpy(held_out.poses[start.episode]).to(device)
+        past = depth[: start.step], poses[: start.step]
+        frames = range(start.step, start.step + horizon)
+        masks.append(torch.stack([seen_before(depth[t], poses[t], *past) for t in frames]).cpu())
+    return masks
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def write_strips(
     models: WorldModels, held_out: HeldOut, rows: Sequence[dict], settings: "RevisitEvaluation"
 ) -> list[Path]:
     """Roll the chosen starts out once more and write one film strip each, named after its rank."""
-    mode: MemoryMode = "hybrid" if "hybrid" in settings.modes else settings.modes[-1]
+    rolled: list[MemoryMode] = [each for each in settings.modes if each != "wrong-map"]
+    mode: MemoryMode = "hybrid" if "hybrid" in rolled else rolled[-1]
     gains = memory_gains(rows, mode)
     count = min(settings.strips, len(gains))
     ranks: Iterable[int] = np.linspace(len(gains), 1, count).round().astype(int) if count else []

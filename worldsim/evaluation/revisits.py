@@ -5,16 +5,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
-from worldsim.evaluation.replayed_depth import replayed_depths
+from worldsim.evaluation.replayed_depth import seen_masks
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
@@ -28,9 +27,13 @@ from worldsim.evaluation.rollouts import (
     told,
 )
 from worldsim.evaluation.route_starts import find_route_starts, map_of, recorded_routes
-from worldsim.evaluation.seen_pixels import masked_psnr, seen_before
+from worldsim.evaluation.seen_pixels import masked_psnr
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
 from worldsim.recall import MEMORY_MODES, MemoryMode
+
+EvaluatedMode = MemoryMode | Literal["wrong-map"]
+"""wrong-map: hybrid recall in a memory whose older frames show another map: what recall finds is no help, and the model
+should not lean on it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,8 @@ class RevisitEvaluation(RolloutSettings):
     """Most views never seen before to roll out as well: there memory must do no harm. 0 for none."""
     horizon: int = 16
     """Frames to make from each start."""
-    modes: tuple[MemoryMode, ...] = MEMORY_MODES
-    """Memory modes to compare; off is always among them."""
+    modes: tuple[EvaluatedMode, ...] = MEMORY_MODES
+    """Memory modes to compare, off among them; wrong-map: hybrid recall from another map's frames."""
     batch: int = 64
     """Starts rolled out at once."""
     recent: int | None = None
@@ -196,7 +199,10 @@ def score_batch(
     made: dict[str, torch.Tensor] = {}
     recalled: dict[str, list[Rollout]] = {}
     for mode in settings.modes:
-        recalled[mode] = roll_out(models, beginnings, settings.world(mode), settings.plan, progress)
+        begun, played = beginnings, settings.world("hybrid" if mode == "wrong-map" else mode)
+        if mode == "wrong-map":
+            begun = with_wrong_memories(beginnings, starts, models.schedule.recent_frames)
+        recalled[mode] = roll_out(models, begun, played, settings.plan, progress)
         made[mode] = torch.stack([rollout.frames_u8 for rollout in recalled[mode]])
     last = [episodes[start.episode].frames_u8[start.step - 1].expand_as(truth[0]) for start in starts]
     made["copy last frame"] = torch.stack(last)
@@ -208,7 +214,7 @@ def score_batch(
         made["copy best recalled"] = torch.stack(copies)
     latents = torch.cat([episodes[start.episode].latents[span(start, settings)] for start in starts])
     made["autoencoder"] = decode(models.autoencoder, latents).unflatten(0, truth.shape[:2])
-    shown = seen_masks(held_out, starts, settings, models.device) if settings.covisible else None
+    shown = seen_masks(held_out, starts, settings.horizon, models.device) if settings.covisible else None
     rows = []
     for name, frames in made.items():
         figures = compare(frames.flatten(0, 1), truth.flatten(0, 1), models.device)
@@ -219,7 +225,7 @@ def score_batch(
             if shown is not None:
                 for part, mask in (("seen", shown[index]), ("unseen", ~shown[index])):
                     row[f"psnr_{part}"] = masked_psnr(frames[index], truth[index], mask)
-            if name in recalled:
+            if name in recalled and name != "wrong-map":
                 row["hits"] = recall_hits(held_out, start, recalled[name][index], settings.thresholds)
                 if start.kind == "twins":
                     row["twins"] = twins_recalled(held_out, start, recalled[name][index])
@@ -227,19 +233,20 @@ def score_batch(
     return rows
 
 
-def seen_masks(
-    held_out: HeldOut, starts: Sequence[Start], settings: RevisitEvaluation, device: torch.device
-) -> list[Bool[Tensor, "time height width"]]:
-    """For every start which pixels of the frames to be made its history has shown."""
-    depths = replayed_depths(held_out, {start.episode: span(start, settings).stop for start in starts})
-    masks = []
-    for start in starts:
-        depth = depths[start.episode].to(device)
-        poses = torch.from_numpy(held_out.poses[start.episode]).to(device)
-        past = depth[: start.step], poses[: start.step]
-        frames = range(start.step, span(start, settings).stop)
-        masks.append(torch.stack([seen_before(depth[t], poses[t], *past) for t in frames]).cpu())
-    return masks
+def with_wrong_memories(
+    beginnings: Sequence[Beginning], starts: Sequence[Start], recent: int
+) -> list[Beginning]:
+    """Each with the memory of the next start on another map. ValueError where there is no other map."""
+    swapped = []
+    for i, beginning in enumerate(beginnings):
+        others = [j for j in (*range(i, len(starts)), *range(i)) if starts[j].map_seed != starts[i].map_seed]
+        if not others:
+            raise ValueError(
+                f"all {len(starts)} starts rolled out at once are on map {starts[i].map_seed}: there is no wrong map; use "
+                "a larger --batch or leave wrong-map out"
+            )
+        swapped.append(beginning.with_memory_of(beginnings[others[0]], recent))
+    return swapped
 
 
 def span(start: Start, settings: RevisitEvaluation) -> slice:

@@ -113,6 +113,12 @@ class Beginning:
             seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
         )
 
+    def with_memory_of(self, other: "Beginning", recent: int) -> "Beginning":
+        """The same with another world's frames in place of all but the `recent` newest, over and over if they are fewer."""
+        old = max(0, len(self.history) - recent)
+        foreign = other.history[torch.arange(old, device=other.history.device) % len(other.history)]
+        return replace(self, history=torch.cat((foreign, self.history[old:])))
+
     def stopped(self, after: int) -> "Beginning":
         """The same with no key pressed after so many frames."""
         actions, poses = self.actions.copy(), self.true_coming_poses.clone()
