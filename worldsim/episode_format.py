@@ -9,8 +9,8 @@
 | `tics` | (time,) int32 | the engine's clock |
 | `frame_crcs` | (time,) uint32 | CRC-32 of each frame's bytes: tells torn files and inexact replays |
 
-The attributes are those of `EpisodeHeader`, `format`, `format_version` and `complete`. A file in the making
-is called `*.h5.part`.
+The attributes are those of `EpisodeHeader`, `format`, `format_version` and `complete`. An episode in the making is
+a log, `*.h5.part`: see `worldsim.episode_part`.
 """
 
 import json

@@ -1,8 +1,15 @@
-"""The HDF5 file of an episode in the making: appended to in batches, read back after a kill."""
+"""The file of an episode in the making: a log that only grows, so that a kill can tear nothing but its end.
 
+HDF5 is no format for that: a flush changes what the file already holds, in several writes, and a kill between two of
+them can cost the whole file. So an episode becomes HDF5 when it is finished. The log is `MAGIC` and then records: the
+header's attributes as JSON, and batches of frames; each with its length and CRC-32 before it.
+"""
+
+import json
 import os
-from contextlib import suppress
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +23,17 @@ from worldsim.episode_format import (
     FORMAT,
     FORMAT_VERSION,
     EpisodeHeader,
-    check_format,
     column_shape,
 )
 
 BATCH: Final = 15
-"""Frames written and flushed at a time; also the chunk length of the datasets beside the frames."""
+"""Frames written at a time; also the chunk length of the datasets beside the frames."""
 LEVEL: Final = 1
 """Of deflate. 1,202 maze frames of 128×96 (36.9 kB raw), on one busy core: zlib 1 19.3 kB in 0.47 ms a frame, zlib 2
 19.2 kB in 0.56 ms, `isal` 0 26.4 kB in 0.10 ms, `isal` 1 22.8 kB in 0.13 ms, `isal` 3 22.1 kB in 0.15 ms."""
+MAGIC: Final = b"worldsim-part 1\n"
+_RECORD: Final = struct.Struct("<QI")
+_COUNTS: Final = struct.Struct("<IIII")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,130 +44,195 @@ class Batch:
     packed: list[bytes]
     columns: dict[str, np.ndarray]
 
+    def to_bytes(self) -> bytes:
+        """Number and shape of the frames, their lengths, the columns, the frames."""
+        lengths = np.array([len(each) for each in self.packed], "<u4")
+        columns = [self.columns[name].astype(kind).tobytes() for name, kind in COLUMN_TYPES.items()]
+        counts = _COUNTS.pack(len(self.packed), *self.frame_shape)
+        return b"".join((counts, lengths.tobytes(), *columns, *self.packed))
 
+    @classmethod
+    def from_bytes(cls, content: bytes, factors: int) -> "Batch":
+        """What `to_bytes` wrote of actions with so many factors."""
+        count, *shape = _COUNTS.unpack_from(content)
+        at = _COUNTS.size
+        lengths = np.frombuffer(content, "<u4", count, at)
+        at += lengths.nbytes
+        columns = {}
+        for name, kind in COLUMN_TYPES.items():
+            row = column_shape(name, factors)
+            values = np.frombuffer(content, kind, count * int(np.prod(row)), at)
+            columns[name] = values.reshape(count, *row)
+            at += values.nbytes
+        ends = at + np.cumsum(lengths, dtype=np.int64)
+        packed = [content[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+        return cls(frame_shape=tuple(shape), packed=packed, columns=columns)
+
+
+@dataclass
 class PartFile:
-    """An HDF5 file being appended to, with its datasets at hand: looking one up costs as much as a write."""
+    """A log being appended to; it is locked until it is closed, or its process ends."""
 
-    def __init__(self, file: h5py.File):
-        self.file = file
-        self.datasets: dict[str, h5py.Dataset] = {name: file[name] for name in DATASETS if name in file}
+    path: Path
+    header: EpisodeHeader
+    descriptor: int
+    batches: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """columns of what was appended; frames stay in the file"""
+    frame_shape: tuple[int, ...] | None = None
+    """height, width, 3; None before the first batch"""
+    open: bool = True
 
     @classmethod
     def create(cls, path: Path, header: EpisodeHeader) -> "PartFile":
-        """Begin a file; its datasets are made with the first batch."""
-        file = h5py.File(path, "w")  # the default libver: files of "latest" do not open again after a kill
-        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, complete=False)
-        file.attrs.update(header.to_attributes())
-        return cls(file)
+        """Begin a log."""
+        file = cls(path, header, _opened(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+        attributes = {"format_version": FORMAT_VERSION, **header.to_attributes()}
+        _write(file.descriptor, MAGIC + _record(json.dumps(attributes).encode()))
+        return file
+
+    @classmethod
+    def resume(cls, path: Path) -> "PartFile | None":
+        """Open a log to go on with, cut behind its last sound record; None if it has no sound frame.
+
+        Raises OSError if it cannot be read or is being written; ValueError if another version wrote it.
+        """
+        descriptor = _opened(path, os.O_RDWR)
+        file: PartFile | None = None
+        end = 0
+        try:
+            for content, stop in _records(path):
+                end = stop
+                if file is None:
+                    file = cls(path, _header(path, content), descriptor)
+                else:
+                    file._note(Batch.from_bytes(content, file.factors))
+            if file is not None and file.batches:
+                os.truncate(descriptor, end)
+                os.lseek(descriptor, 0, os.SEEK_END)
+                return file
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
     def __len__(self) -> int:
-        return int(self.datasets["frames"].shape[0]) if self.datasets else 0
+        return sum(len(each["frame_crcs"]) for each in self.batches)
 
     @property
-    def frame_shape(self) -> tuple[int, ...] | None:
-        """Height, width, 3; None before the first batch."""
-        return tuple(self.datasets["frames"].shape[1:]) if self.datasets else None
+    def factors(self) -> int:
+        return len(self.header.action_space.factors)
 
     def append(self, batch: Batch) -> None:
-        """Write a batch and flush, so that a kill cannot take it."""
-        if not self.datasets:
-            self._create_datasets(batch)
-        start = len(self)
-        stop = start + len(batch.packed)
-        frames = self.datasets["frames"].id
-        frames.set_extent((stop, *batch.frame_shape))
-        for index, content in enumerate(batch.packed, start=start):
-            frames.write_direct_chunk((index, 0, 0, 0), content)
-        for name, column in batch.columns.items():
-            row = column.shape[1:]
-            self.datasets[name].id.set_extent((stop, *row))
-            if start % BATCH == 0 and len(column) == BATCH:  # a whole chunk: a tenth of the time of a slice
-                self.datasets[name].id.write_direct_chunk((start, *(0 for _ in row)), column.tobytes())
-            else:
-                self.datasets[name][start:stop] = column
-        self.file.flush()
+        """Write a batch, so that a kill cannot take it."""
+        _write(self.descriptor, _record(batch.to_bytes()))
+        self._note(batch)
 
-    def _create_datasets(self, batch: Batch) -> None:
-        for name, column in batch.columns.items():
-            row = column.shape[1:]
-            self.file.create_dataset(
-                name, (0, *row), column.dtype, maxshape=(None, *row), chunks=(BATCH, *row)
-            )
-        self.file.create_dataset(
-            "frames",
-            (0, *batch.frame_shape),
-            "u1",
-            maxshape=(None, *batch.frame_shape),
-            chunks=(1, *batch.frame_shape),
-            compression="gzip",
-            compression_opts=LEVEL,
-        )
-        self.datasets = {name: self.file[name] for name in DATASETS}
+    def _note(self, batch: Batch) -> None:
+        self.batches.append(batch.columns)
+        self.frame_shape = batch.frame_shape
 
-    def abandon(self) -> None:
-        """Close without writing any more, after a write that failed: the file stays as it was last flushed.
+    def column(self, name: str) -> np.ndarray:
+        """A column of what was appended."""
+        empty = np.empty((0, *column_shape(name, self.factors)), COLUMN_TYPES[name])
+        return np.concatenate([empty, *(each[name] for each in self.batches)])
 
-        HDF5 would write what it still holds in memory into a file that cannot grow, and tear it.
-        """
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, self.file.id.get_vfd_handle())
-        os.close(null)
-        with suppress(OSError, RuntimeError):
-            self.file.close()
+    def close(self) -> None:
+        """Leave the log as it is."""
+        if self.open:
+            os.close(self.descriptor)
+        self.open = False
 
-    def finish(self) -> None:
-        """Mark the episode complete and close the file."""
-        self.file.attrs["complete"] = True
-        self.file.close()
+    def finish(self, path: Path) -> None:
+        """Write the episode to `path` as HDF5, by way of a temporary file, and delete the log."""
+        made = self.path.with_name(self.path.name + ".new")
+        try:
+            self._write_hdf5(made)
+            made.replace(path)
+        except BaseException:
+            made.unlink(missing_ok=True)
+            raise
+        self.path.unlink()
+        self.close()
+
+    def _write_hdf5(self, path: Path) -> None:
+        assert self.frame_shape is not None
+        with h5py.File(path, "w") as file:
+            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, complete=True)
+            file.attrs.update(self.header.to_attributes())
+            for name, kind in COLUMN_TYPES.items():
+                row = column_shape(name, self.factors)
+                file.create_dataset(
+                    name, data=self.column(name), dtype=kind, maxshape=(None, *row), chunks=(BATCH, *row)
+                )
+            frames = file.create_dataset(
+                "frames", (len(self), *self.frame_shape), "u1", maxshape=(None, *self.frame_shape),
+                chunks=(1, *self.frame_shape), compression="gzip", compression_opts=LEVEL,
+            )  # fmt: skip
+            index = 0
+            records = _records(self.path)
+            next(records)
+            for content, _ in records:
+                for packed in Batch.from_bytes(content, self.factors).packed:
+                    frames.id.write_direct_chunk((index, 0, 0, 0), packed)
+                    index += 1
+            assert index == len(self)
+            assert set(DATASETS) == set(file)
 
 
-def read_sound(path: Path) -> tuple[EpisodeHeader, Batch] | None:
-    """Read the longest sound beginning of an unfinished file; None if no frame of it is sound.
+def _opened(path: Path, flags: int) -> int:
+    """A descriptor of the locked file. OSError if another process writes it."""
+    import fcntl  # not on Windows, where finished episodes can be read all the same
 
-    Raises OSError if it cannot be read for another reason, such as that it is being written; ValueError if
-    another version wrote it.
-    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
-        with h5py.File(path, "r") as file:
-            if any(name not in file for name in DATASETS):
-                return None  # killed before its first batch was whole
-            check_format(path, file)
-            header = EpisodeHeader.from_attributes(file.attrs)
-            columns = _read_columns(file, len(header.action_space.factors))
-            packed = _read_frames(file["frames"], columns["frame_crcs"])
-            frame_shape = tuple(file["frames"].shape[1:])
-    except (OSError, RuntimeError, KeyError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(
-                f"{path} cannot be read ({os.strerror(error.errno)}); is it being written?"
-            ) from None
-        return None  # HDF5 cannot make sense of it
-    if not packed:
-        return None
-    columns = {name: column[: len(packed)] for name, column in columns.items()}
-    return header, Batch(frame_shape=frame_shape, packed=packed, columns=columns)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OSError(
+            f"{path} cannot be read ({os.strerror(error.errno or 0)}); is it being written?"
+        ) from None
+    return descriptor
 
 
-def _read_columns(file: h5py.File, factors: int) -> dict[str, np.ndarray]:
-    """Read each column flush by flush up to the first that is torn."""
-    columns = {}
-    for name, dtype in COLUMN_TYPES.items():
-        blocks = [np.empty((0, *column_shape(name, factors)), dtype)]
-        with suppress(OSError, RuntimeError):
-            for start in range(0, file[name].shape[0], BATCH):
-                blocks.append(file[name][start : start + BATCH])
-        columns[name] = np.concatenate(blocks)
-    length = min(len(column) for column in columns.values())
-    return {name: column[:length] for name, column in columns.items()}
+def _record(content: bytes) -> bytes:
+    return _RECORD.pack(len(content), deflate.crc32(content)) + content
 
 
-def _read_frames(frames: h5py.Dataset, crcs: np.ndarray) -> list[bytes]:
-    """Read the compressed frames up to the first that is torn."""
-    packed = []
-    with suppress(OSError, RuntimeError, deflate.error):
-        for index, crc in enumerate(crcs[: frames.shape[0]].tolist()):
-            _, content = frames.id.read_direct_chunk((index, 0, 0, 0))
-            if deflate.crc32(deflate.decompress(content)) != crc:
-                break
-            packed.append(content)
-    return packed
+def _write(descriptor: int, content: bytes) -> None:
+    """All of it; OSError where the file cannot grow."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The log's sound records, and where in the file each ends.
+
+    ValueError if another version wrote it.
+    """
+    with path.open("rb") as file:
+        begun = file.read(len(MAGIC))
+        if begun != MAGIC:
+            if len(begun) < len(MAGIC) and MAGIC.startswith(begun):
+                return  # killed before anything was written
+            raise ValueError(
+                f"{path} was begun by another version of worldsim; finish it with that one, or delete it"
+            )
+        while len(told := file.read(_RECORD.size)) == _RECORD.size:
+            length, crc = _RECORD.unpack(told)
+            content = file.read(length)
+            if len(content) < length or deflate.crc32(content) != crc:
+                return
+            yield content, file.tell()
+
+
+def _header(path: Path, content: bytes) -> EpisodeHeader:
+    attributes = json.loads(content)
+    version = attributes.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has episode format {version}, this worldsim writes {FORMAT_VERSION}; "
+            "finish it with the worldsim that began it, or delete it"
+        )
+    return EpisodeHeader.from_attributes(attributes)

@@ -8,13 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-import h5py
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from worldsim.deflate import deflate
 from worldsim.episode_format import COLUMN_TYPES, EpisodeHeader, part_path
-from worldsim.episode_part import BATCH, LEVEL, Batch, PartFile, read_sound
+from worldsim.episode_part import BATCH, LEVEL, Batch, PartFile
 
 _UNKNOWN_POSE: Final = np.full(4, np.nan, np.float32)
 FrameMaker = Callable[[], np.ndarray]
@@ -63,21 +62,12 @@ class EpisodeWriter:
         being written, ValueError if another version wrote it.
         """
         part = part_path(path)
-        sound = read_sound(part)
-        if sound is None:
+        file = PartFile.resume(part)
+        if file is None:
             part.unlink(missing_ok=True)
             return None
-        # Appending to a file that was torn could overwrite what it still refers to: copy it first.
-        header, batch = sound
-        clean = part.with_name(part.name + ".new")
-        copy = PartFile.create(clean, header)
-        try:
-            copy.append(batch)
-        finally:
-            copy.file.close()
-        clean.replace(part)
         writer = cls.__new__(cls)
-        writer._begin(path, header, PartFile(h5py.File(part, "r+")))
+        writer._begin(path, file.header, file)
         return writer
 
     def __len__(self) -> int:
@@ -146,16 +136,15 @@ class EpisodeWriter:
             self._packed.clear()
             if not isinstance(error, OSError):
                 raise
-            self._file.abandon()
+            self._file.close()
             if error.errno is None:
                 raise
-            # HDF5's own message takes half a screen
             raise OSError(error.errno, os.strerror(error.errno), str(part_path(self.path))) from None
 
     def column(self, name: str) -> np.ndarray:
         """A column of what was appended so far, such as "actions" or "frame_crcs"."""
         self.flush()
-        return self._file.datasets[name][:]
+        return self._file.column(name)
 
     def finish(self) -> Path:
         """Flush, mark the episode complete and give it its final name.
@@ -167,8 +156,7 @@ class EpisodeWriter:
             raise ValueError(f"{self.path} would have no frames; append some before finishing")
         self.flush()
         self._pool.shutdown()
-        self._file.finish()
-        part_path(self.path).replace(self.path)
+        self._file.finish(self.path)
         return self.path
 
     def suspend(self) -> None:
@@ -186,7 +174,7 @@ class EpisodeWriter:
 
     def _close(self) -> None:
         self._pool.shutdown()
-        self._file.file.close()
+        self._file.close()
 
     def __enter__(self) -> "EpisodeWriter":
         return self
@@ -194,7 +182,7 @@ class EpisodeWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._file.file:
+        if not self._file.open:
             return
         if error is None:
             self.finish()
@@ -208,6 +196,9 @@ def recover(path: Path) -> Path | None:
 
     Returns None, and deletes the `.part`, if no frame is sound. Raises as `EpisodeWriter.resume` does.
     """
+    if path.exists():  # killed after it was finished
+        part_path(path).unlink(missing_ok=True)
+        return path
     writer = EpisodeWriter.resume(path)
     return writer.finish() if writer else None
 
@@ -225,7 +216,7 @@ def _pack(row: _Row) -> _Packed:
 
 def _write(path: Path, file: PartFile, batch: list[_Packed]) -> None:
     shapes, packed, rows = zip(*batch, strict=True)
-    expected = file.frame_shape or shapes[0]  # HDF5 takes as long to tell it as to write a frame
+    expected = file.frame_shape or shapes[0]
     for shape in shapes:
         _check_shape(path, shape, expected)
     columns = {

@@ -101,6 +101,8 @@ def record(settings: RecordSettings) -> RecordReport:
     with only_process_in(out, "record"):
         check_manifest(out, settings)
         missing = [i for i in range(settings.episodes) if not episode_path(out, i).exists()]
+        for i in set(range(settings.episodes)) - set(missing):
+            part_path(episode_path(out, i)).unlink(missing_ok=True)  # killed just after it was finished
         earlier = (settings.episodes - len(missing)) * length
         with _progress(settings.episodes * length, earlier) as bar:
             run_jobs(

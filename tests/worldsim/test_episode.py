@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from worldsim.action_space import ActionFactor, ActionSpace
+from worldsim.deflate import deflate
 from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter, list_episodes, next_episode_path, recover
 from worldsim.episode_format import part_path
-from worldsim.episode_part import BATCH
+from worldsim.episode_part import BATCH, LEVEL
 
 SPACE = ActionSpace(
     (
@@ -233,20 +234,61 @@ def test_a_file_that_cannot_grow_keeps_what_it_has(tmp_path: Path) -> None:
 
 
 def test_recover_keeps_the_sound_beginning(tmp_path: Path) -> None:
-    """Guards against trusting torn chunks: a kill inside a flush can leave frames that point beyond the file."""
+    """Guards against trusting torn records: what follows the first that is not as it was written is cut off."""
     path, data = tmp_path / "episode_000000.h5", trajectory(90)
     writer = EpisodeWriter(path, HEADER)
     write(writer, data)
     writer.suspend()
-    with h5py.File(part_path(path), "r+") as file:
-        info = file["frames"].id.get_chunk_info_by_coord((70, 0, 0, 0))
-    with part_path(path).open("r+b") as raw:
-        raw.seek(info.byte_offset + info.size // 2)
-        raw.write(b"torn")
-    assert recover(path) == path
+    whole = part_path(path).read_bytes()
+    torn = whole.index(deflate.compress(data["frames"][70].data, LEVEL)) + 20
+    part_path(path).write_bytes(whole[:torn] + bytes([whole[torn] ^ 0xFF]) + whole[torn + 1 :])
+    resumed = EpisodeWriter.resume(path)
+    assert resumed is not None
+    assert len(resumed) == 60
+    write(resumed, data, start=60)
+    resumed.finish()
     with Episode.open(path) as episode:
-        assert len(episode) == 70
-        assert_equal(episode, data, 70)
+        assert_equal(episode, data, 90)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.5, 0.77, 0.999, 1.0])
+def test_a_log_cut_anywhere_keeps_all_before_the_cut(tmp_path: Path, share: float) -> None:
+    """A kill can end a write at any byte: whole batches before it stay."""
+    path, data = tmp_path / "episode_000000.h5", trajectory(90)
+    writer = EpisodeWriter(path, HEADER)
+    write(writer, data)
+    writer.suspend()
+    whole = part_path(path).read_bytes()
+    ends = [whole.index(deflate.compress(frame.data, LEVEL)) for frame in data["frames"]]
+    cut = int(share * len(whole))
+    part_path(path).write_bytes(whole[:cut])
+    kept = sum(cut >= ends[t] for t in range(90)) // BATCH * BATCH
+    recovered = recover(path)
+    assert not part_path(path).exists()
+    if recovered is None:
+        assert kept <= BATCH
+        return
+    with Episode.open(recovered) as episode:
+        assert kept - BATCH <= len(episode) <= kept + BATCH
+        assert_equal(episode, data, len(episode))
+
+
+def test_a_log_that_is_written_or_of_another_version_stays(tmp_path: Path) -> None:
+    """Neither is cut, and neither deleted."""
+    path = tmp_path / "episode_000000.h5"
+    writer = EpisodeWriter(path, HEADER)
+    write(writer, trajectory(40))
+    writer.flush()
+    with pytest.raises(OSError, match=r"h5\.part cannot be read \(.*\); is it being written\?"):
+        EpisodeWriter.resume(path)
+    writer.suspend()
+    part = part_path(path)
+    part.write_bytes(b"\x89HDF\r\n" + part.read_bytes())
+    with pytest.raises(
+        ValueError, match=r"was begun by another version of worldsim; finish it with that one"
+    ):
+        recover(path)
+    assert part.exists()
 
 
 def finished(path: Path, count: int = 40) -> Path:
