@@ -57,8 +57,8 @@ def start_from(model: WorldTransformer, trained: WorldTransformer) -> tuple[str,
     names what has another shape, or what only `trained` has and no schedule explains.
     """
     old, new = trained.state_dict(), model.state_dict()
-    levels = {False: list(levels_of(trained.schedule)), True: list(levels_of(model.schedule))}
-    renamed = {name for both in levels.values() for each in both for name in (each.projection, each.actions)}
+    before, after = list(levels_of(trained.schedule)), list(levels_of(model.schedule))
+    renamed = {name for each in (*before, *after) for name in (each.projection, each.actions)}
     kept = {name: tensor for name, tensor in old.items() if _owner(name) not in renamed}
     taken = {
         name: tensor for name, tensor in kept.items() if name in new and name != "packer.level_embedding"
@@ -71,9 +71,9 @@ def start_from(model: WorldTransformer, trained: WorldTransformer) -> tuple[str,
     torn = [*extra, *(name for name in old if _parent(name) in parents)]
     if torn:
         raise ValueError(f"{torn[0]} has no place in the model, or only a part of one")
-    for level in levels[True]:
-        taken |= _weights_of(level, levels[False], model, trained)
-    taken["packer.level_embedding"] = _embeddings(levels[True], levels[False], old, new)
+    for level in after:
+        taken |= _weights_of(level, before, model, trained)
+    taken["packer.level_embedding"] = _embeddings(after, before, old, new)
     model.load_state_dict(taken, strict=False)
     return tuple(sorted({_owner(name) for name in new if name not in taken}))
 
@@ -82,18 +82,18 @@ def _weights_of(
     level: Level, levels: Sequence[Level], model: WorldTransformer, trained: WorldTransformer
 ) -> dict[str, Tensor]:
     """Projections of one level's latents and actions."""
-    old = trained.state_dict()
-    taken: dict[str, Tensor] = {}
     projection, source = model.get_submodule(level.projection), _nearest(level, levels)
     found = trained.get_submodule(source.projection)
     assert isinstance(projection, LatentPatchifier)
     assert isinstance(found, LatentPatchifier)
     projection.initialise_from(found)
-    taken |= {f"{level.projection}.{name}": tensor for name, tensor in projection.state_dict().items()}
+    taken = {f"{level.projection}.{name}": tensor for name, tensor in projection.state_dict().items()}
     told = [each for each in levels if each.actions is not None and each.kernel.frames == level.kernel.frames]
     if level.actions is not None and told:
-        best = max(told, key=level.likeness)
-        taken |= {f"{level.actions}.{name}": old[f"{best.actions}.{name}"] for name in ("weight", "bias")}
+        best = max(told, key=level.likeness).actions
+        assert best is not None
+        weights = trained.get_submodule(best).state_dict()
+        taken |= {f"{level.actions}.{name}": tensor for name, tensor in weights.items()}
     return taken
 
 

@@ -31,6 +31,8 @@ BATCH: Final = 15
 LEVEL: Final = 1
 """Of deflate. 1,202 maze frames of 128×96 (36.9 kB raw), on one busy core: zlib 1 19.3 kB in 0.47 ms a frame, zlib 2
 19.2 kB in 0.56 ms, `isal` 0 26.4 kB in 0.10 ms, `isal` 1 22.8 kB in 0.13 ms, `isal` 3 22.1 kB in 0.15 ms."""
+SLACK: Final = 1 << 20
+"""Bytes, beside a tenth of the log, that HDF5 may take for its own tables."""
 MAGIC: Final = b"worldsim-part 1\n"
 _RECORD: Final = struct.Struct("<QI")
 _COUNTS: Final = struct.Struct("<IIII")
@@ -144,16 +146,25 @@ class PartFile:
         self.open = False
 
     def finish(self, path: Path) -> None:
-        """Write the episode to `path` as HDF5, by way of a temporary file, and delete the log."""
+        """Write the episode to `path` as HDF5, by way of a temporary file, and delete the log.
+
+        OSError if there is no room for it; then the log stays.
+        """
         made = self.path.with_name(self.path.name + ".new")
         try:
+            # HDF5 crashes where its file cannot grow, so room is made sure of before.
+            with made.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self.path.stat().st_size * 11 // 10 + SLACK)
             self._write_hdf5(made)
             made.replace(path)
-        except BaseException:
+            self.path.unlink()
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno), str(made)) from None
+        finally:
             made.unlink(missing_ok=True)
-            raise
-        self.path.unlink()
-        self.close()
+            self.close()
 
     def _write_hdf5(self, path: Path) -> None:
         assert self.frame_shape is not None

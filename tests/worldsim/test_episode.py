@@ -233,6 +233,36 @@ def test_a_file_that_cannot_grow_keeps_what_it_has(tmp_path: Path) -> None:
         assert_equal(episode, trajectory(3000), len(episode))
 
 
+NO_ROOM = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_episode import HEADER, EpisodeWriter, trajectory, write
+writer = EpisodeWriter(Path(sys.argv[1]), HEADER)
+write(writer, trajectory(40))
+writer.flush()
+resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+try:
+    writer.finish()
+except OSError as error:
+    print(error)
+"""
+
+
+def test_an_episode_that_cannot_become_hdf5_stays_a_log(tmp_path: Path) -> None:
+    """Guards against a disk that fills up at the very end: one line, and nothing is lost or left over."""
+    path = tmp_path / "episode_000000.h5"
+    command = [sys.executable, "-c", NO_ROOM, str(path), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"[Errno 27] File too large: '{path}.part.new'\n"
+    assert [item.name for item in tmp_path.iterdir()] == [part_path(path).name]
+    assert recover(path) == path
+    with Episode.open(path) as episode:
+        assert_equal(episode, trajectory(40))
+
+
 def test_recover_keeps_the_sound_beginning(tmp_path: Path) -> None:
     """Guards against trusting torn records: what follows the first that is not as it was written is cut off."""
     path, data = tmp_path / "episode_000000.h5", trajectory(90)

@@ -42,8 +42,8 @@ def trained_autoencoder(run: Path, preset_name: str) -> Any:
 def start_weights(module: Any, name: str, start: Path | None) -> None:
     """Warm start: copy the part's weights from another checkpoint folder.
 
-    A world model may have another schedule. What the other lacks altogether (a refiner, say) starts anew. ValueError if
-    shapes differ.
+    A world model may have another schedule, and what the other lacks altogether (a refiner, say) starts anew. ValueError
+    if shapes differ.
     """
     if start is None:
         return
