@@ -98,22 +98,6 @@ def test_the_speed_limit_holds(make_world, start, wait) -> None:
     assert rate <= 52.0
 
 
-def test_frames_of_a_section_are_shown_one_after_another(make_world, start, wait) -> None:
-    """Guards against a section of which only the last frame is ever seen."""
-    session = start(make_world(section_length=4), max_fps=20.0)
-    wait(lambda: session.screen.snapshot().phase == "waiting")
-    session.press("w")
-    session.release("w")
-    seen = set()
-
-    def last_frame_shown() -> bool:
-        seen.add(session.screen.snapshot().frame)
-        return max(seen) == 6
-
-    wait(last_frame_shown)
-    assert seen == {2, 3, 4, 5, 6}
-
-
 def test_reset_begins_the_world_of_its_seed(make_world, start, wait) -> None:
     """Guards against frame numbers, pictures, times or a pause of the old world in the new one."""
     world = make_world()

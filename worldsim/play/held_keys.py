@@ -1,6 +1,8 @@
 """Which keys are down, as told by key events."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class HeldKeys:
@@ -12,7 +14,13 @@ class HeldKeys:
     def __init__(self) -> None:
         self._held: set[str] = set()
         self._tapped: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is told inside counts as one event: no answer is given between a key and the next."""
+        with self._lock:
+            yield
 
     def press(self, key: str) -> None:
         """The key went down."""

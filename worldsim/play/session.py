@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,10 @@ class PlaySession:
     def running(self) -> bool:
         """False once the worker ended, by `close` or by an error."""
         return self._thread.is_alive()
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Keys pressed and released inside count together: no section starts between one and the next."""
+        return self._keys.at_once()
 
     def press(self, key: str) -> None:
         """A key went down; those that mean nothing to the world are passed over."""

@@ -104,8 +104,9 @@ class PlayWindow:
 
     def tick(self) -> None:
         """One pass: all waiting events, then a repaint if something changed."""
-        for event in pygame.event.get():
-            self.handle(event)
+        with self.session.at_once():  # W and S of one pass stand still; W alone would be a step
+            for event in pygame.event.get():
+                self.handle(event)
         snapshot = self.session.screen.snapshot()
         if time.monotonic() > self._note_until_s:
             self._note = ""
