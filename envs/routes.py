@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from envs.explorer import Explorer
 from envs.guide import Face, Go, Guide, Rest, Stop, Wander
 from envs.maze_map import MazeMap
-from envs.route import Waypoint, place_in, rooms_between
+from envs.route import WALL_STANDOFF, Waypoint, place_in, rooms_between
 
 RouteKind = Literal["look-away", "out-and-back", "loop", "re-entry", "twins", "never-visited"]
 """look-away: turn away and back; out-and-back: to another room and back by the same doors (ABA); loop: back by other doors
@@ -26,6 +26,10 @@ STAY = 18
 """Steps of rest after the return: what is to be compared."""
 WARM_UP = 60
 """Steps of exploring before the first route."""
+ASIDE = (16.0, 40.0)
+"""Map units, fewest and most, from the view left to the one come back to, on half of the routes; one turned by up to
+ASIDE_DEG either way. On the others it is the very view: there the best recalled frame would only have to be copied."""
+ASIDE_DEG = 14.0
 WANDER = (4, 400)
 """Fewest and most steps away, drawn evenly on a logarithmic scale."""
 
@@ -56,15 +60,17 @@ def draw_route(
     place, yaw_deg = _place(maze_map, room, rng), float(rng.integers(72) * 5)
     away = _away(rng)
     arrive: list[Stop] = [Go(room=room, place=place), Face(yaw_deg=yaw_deg), Rest(steps=SETTLE)]
-    stay: list[Stop] = [Face(yaw_deg=yaw_deg), Rest(steps=STAY)]
+    near, near_deg = _aside(maze_map, room, place, yaw_deg, rng)
+    stay: list[Stop] = [Face(yaw_deg=near_deg), Rest(steps=STAY)]
     if kind == "look-away":
         turned = yaw_deg + float(rng.choice([-1, 1])) * float(rng.integers(60, 181))
-        return _route(kind, [*arrive, Face(yaw_deg=turned), Rest(steps=max(1, away // 8))], stay)
+        step: list[Stop] = [] if near is place else [Go(room=room, place=near)]
+        return _route(kind, [*arrive, Face(yaw_deg=turned), Rest(steps=max(1, away // 8))], [*step, *stay])
     if kind == "out-and-back":
         goal = int(rng.choice([other.index for other in maze_map.rooms if other.index != room]))
         way = rooms_between(maze_map, room, goal, rng)
         there = Go(room=goal, place=_place(maze_map, goal, rng), through=tuple(way))
-        home = Go(room=room, place=place, through=(*way[-2::-1], room))
+        home = Go(room=room, place=near, through=(*way[-2::-1], room))
         return _route(kind, [*arrive, there, *_wander(away, goal, there.place)], [home, *stay])
     if kind == "never-visited":
         unseen = [other.index for other in maze_map.rooms if other.index not in seen]
@@ -75,6 +81,23 @@ def draw_route(
     if kind == "twins":
         return _twins(maze_map, away, rng)
     return _round(kind, maze_map, room, arrive, away, rng)
+
+
+def _aside(
+    maze_map: MazeMap, room: int, place: Waypoint, yaw_deg: float, rng: np.random.Generator
+) -> tuple[Waypoint, float]:
+    """The view to come back to: the very one, or one beside it, away from the walls."""
+    turned, distance, angle = (
+        rng.uniform(-ASIDE_DEG, ASIDE_DEG),
+        rng.uniform(*ASIDE),
+        rng.uniform(0.0, math.tau),
+    )
+    if rng.random() < 0.5:
+        return place, yaw_deg
+    x0, y0, x1, y1 = maze_map.rooms[room].box
+    x = min(max(place.x + distance * math.cos(angle), x0 + WALL_STANDOFF), x1 - WALL_STANDOFF)
+    y = min(max(place.y + distance * math.sin(angle), y0 + WALL_STANDOFF), y1 - WALL_STANDOFF)
+    return Waypoint(x=x, y=y, radius=NEAR), yaw_deg + turned
 
 
 def _route(kind: RouteKind, there: list[Stop], back: list[Stop]) -> Route:
@@ -118,9 +141,10 @@ def _round(
     yaws = [face.yaw_deg + angle for angle in ((120.0, 240.0, 360.0) if kind == "re-entry" else ())]
     looked: list[Stop] = [stop for yaw_deg in yaws for stop in (Face(yaw_deg=yaw_deg), Rest(steps=SETTLE))]
     seen_deg = face.yaw_deg + (float(rng.choice([120.0, 240.0])) if yaws else 0.0)
+    near, near_deg = _aside(maze_map, room, go.place, seen_deg, rng)
     home: list[Stop] = [
-        Go(room=room, place=go.place, through=tuple(way[1:])),
-        Face(yaw_deg=seen_deg),
+        Go(room=room, place=near, through=tuple(way[1:])),
+        Face(yaw_deg=near_deg),
         Rest(steps=STAY),
     ]
     return _route(kind, [*arrive, *looked, there, *_wander(away, first, there.place)], home)
@@ -146,7 +170,8 @@ def _twins(maze_map: MazeMap, away: int, rng: np.random.Generator) -> Route | No
     other = Waypoint(x=place.x + other_x - x, y=place.y + other_y - y, radius=NEAR)
     look: list[Stop] = [Face(yaw_deg=yaw_deg), Rest(steps=SETTLE)]
     there: list[Stop] = [Go(room=first, place=place), *look, Go(room=second, place=other), *look]
-    home: list[Stop] = [Go(room=first, place=place), Face(yaw_deg=yaw_deg), Rest(steps=STAY)]
+    near, near_deg = _aside(maze_map, first, place, yaw_deg, rng)
+    home: list[Stop] = [Go(room=first, place=near), Face(yaw_deg=near_deg), Rest(steps=STAY)]
     return _route("twins", [*there, *_wander(away // 4 + 1, second, other)], home)
 
 

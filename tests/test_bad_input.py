@@ -248,6 +248,7 @@ def test_pictures_that_do_not_fit_leave_nothing(tmp_path: Path, name: str) -> No
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.timeout(400)  # a busy machine takes several times as long, and that is no defect
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
 def test_a_stopped_training_goes_on(here: Path, way: signal.Signals) -> None:
     """Ctrl-C once cost the steps since the last save; after kill -9 the same command must find a whole state."""
@@ -257,17 +258,17 @@ def test_a_stopped_training_goes_on(here: Path, way: signal.Signals) -> None:
     environment = os.environ | {"PYTHONPATH": root}
     state = here / "state/descriptor.safetensors"
     process = subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + 150
     while not state.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end_s, "nothing was saved"
         time.sleep(0.01)
     process.send_signal(way)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=150)
     if way == signal.SIGINT:
         assert process.returncode == 130
         assert told.endswith("is saved; the same command goes on\ninterrupted\n")
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "descriptor: resumed at step" in done.stdout
     assert (here / "checkpoint/descriptor" / WEIGHTS).exists()

@@ -128,6 +128,12 @@ COMMANDS = (
         "drift.md",
     ),
     Command(
+        ("evaluate", "benchmark"),
+        "worldsim.benchmark.benchmark:run_benchmark",
+        "the whole revisit benchmark: recorded routes, recall alone, true and own history, one page",
+        "benchmark.md",
+    ),
+    Command(
         ("ablate",),
         "worldsim.ablation.ablate:run_ablation",
         "train and judge the variants of a suite under one budget, and compare them in a table",

@@ -11,7 +11,7 @@ from envs.guide import Face, Go, Guide, Rest, Stop, Wander
 from envs.maze import MazeEnv, MazeEnvSettings
 from envs.maze_map import MazeMap, MazeMapSettings
 from envs.route import Waypoint, place_in
-from envs.routes import KINDS, STAY, Commuter, Route, RouteKind, Walked, draw_route
+from envs.routes import ASIDE, ASIDE_DEG, KINDS, STAY, Commuter, Route, RouteKind, Walked, draw_route
 
 STEPS = 1500
 SEEDS = (1_000_102, 1_000_104)
@@ -106,6 +106,26 @@ def test_ways_home_are_those_that_the_kind_names(kind: RouteKind) -> None:
             assert way[-2] != out.room
             assert 0 not in way[:-1]
     assert found >= 10
+
+
+def test_half_of_the_views_come_back_to_are_beside_the_one_left() -> None:
+    """Guards against a memory that only has to copy its best frame; beside is still a view of the same."""
+    beside = []
+    for seed in range(40):
+        maze_map, rng = MazeMap.generate(seed), np.random.default_rng(seed)
+        route = draw_route("out-and-back", maze_map, 0, (), rng)
+        assert route is not None
+        (go, face), (home, again) = route.stops[:2], route.stops[route.back : route.back + 2]
+        assert isinstance(go, Go)
+        assert isinstance(face, Face)
+        assert isinstance(home, Go)
+        assert isinstance(again, Face)
+        apart = np.hypot(home.place.x - go.place.x, home.place.y - go.place.y)
+        assert apart <= ASIDE[1] + 1e-6
+        assert abs(again.yaw_deg - face.yaw_deg) <= ASIDE_DEG
+        beside.append(apart > 0)
+        assert beside[-1] == (again.yaw_deg != face.yaw_deg)
+    assert 10 <= sum(beside) <= 30
 
 
 def _first_out(route: Route) -> Stop:

@@ -119,7 +119,8 @@ def test_depth_comes_from_an_exact_replay(tmp_path: Path) -> None:
     for step in range(1, 12):
         *_, info = engine.step(held_out.actions[1][step])
     engine.close()
-    np.testing.assert_array_equal(depths[1][11].numpy(), info["depth"])
+    # Kept in half precision: the engine counts in steps of about 7 units.
+    np.testing.assert_allclose(depths[1][11].numpy(), info["depth"], rtol=1e-3)
     with h5py.File(held_out.paths[1], "r+") as file:
         file["actions"][4] = (file["actions"][4] + 1) % 3
     with pytest.raises((ValueError, OSError), match=r"episode_000001\.h5 does not replay: frame"):

@@ -54,7 +54,7 @@ def action_fidelity(
         told = told[-len(rollout.frames_u8) :]
         made = torch.cat((frames_u8[step - 1 : step], rollout.frames_u8))
         for source, shown in (("model", made), ("real", frames_u8[step - 1 : stop])):
-            agree[source].append(torch.stack(_agree(judge, shown, told)).double())
+            agree[source].append(torch.stack(agreement(judge, shown, told)).double())
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     return {
         name: {
@@ -76,9 +76,10 @@ def action_fidelity(
     }
 
 
-def _agree(
+def agreement(
     judge: InverseDynamics, frames_u8: UInt8[Tensor, "n height width 3"], told: Float[Tensor, "n-1 3"]
 ) -> tuple[Bool[Tensor, " n-1"], Bool[Tensor, " n-1"]]:
+    """Which steps turn, and which move, as told."""
     return as_told(judged_moves(judge, frames_u8), told)
 
 

@@ -11,15 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retrieval.motion import offset_from
-from retrieval.spread import spread
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
 from worldsim.evaluation.bootstrap import cluster_bootstrap
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.evaluation.recall_steps import Steps, steps_of
 from worldsim.evaluation.reports import markdown_table, settings_text, with_interval, write_json, write_text
 from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
-from worldsim.recall import PLACE, RecallSettings, make_queries, score_all, score_places
-from worldsim.training.moments import Moments, recent_actions, recent_latents
 
 LAGS = (10, 30, 100, 300)
 """steps over which the odometer's error is told"""
@@ -54,45 +52,6 @@ class RecallEvaluation:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "starts", "horizon")
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The steps of one episode's revisits, and all its frames as memory knows them."""
-
-    models: WorldModels
-    keys: Float[Tensor, "time dim"]
-    poses: Float[Tensor, "time 3"]
-    expected: Float[Tensor, "step 3"]
-    true_poses: Float[Tensor, "time 3"]
-    queries: Float[Tensor, "step dim"]
-    times: tuple[int, ...]
-    shows: Bool[Tensor, "step time"]
-    """which frames show the step's view, by true pose"""
-
-    def scores(self, settings: RecallSettings) -> dict[str, Float[Tensor, "step time"]]:
-        """Of every frame, by the descriptor, by place, by both with the weights given, and by true pose."""
-        count = (len(self.times), -1, -1)
-        times = torch.tensor(self.times, device=self.keys.device)
-        ages = times[:, None] - torch.arange(len(self.keys), device=self.keys.device)
-        keys, poses = self.keys.expand(count), self.poses.expand(count)
-        bare = replace(settings, time_weight=0.0, heading_weight=0.0, position_weight=0.0)
-        given = (keys, self.queries, ages, poses, self.expected)
-        return {
-            "cosine": score_all(*given, bare),
-            "place": score_places(poses, self.expected, PLACE),
-            "hybrid": score_all(*given, settings),
-            "oracle": score_places(self.true_poses.expand(count), self.true_poses[times], PLACE),
-        }
-
-    def hits(self, scores: Float[Tensor, "step time"], gap_frames: int) -> Bool[np.ndarray, "step recalled"]:
-        """Whether each recalled frame, best first, shows the view."""
-        schedule, numbers = self.models.schedule, torch.arange(len(self.keys), device=scores.device)
-        old = torch.tensor(self.times, device=scores.device)[:, None] - numbers > schedule.recent_frames
-        frames, found = spread(
-            scores, numbers.expand(scores.shape).contiguous(), schedule.recalled.frames, gap_frames, old
-        )
-        return (self.shows.gather(1, frames) & found).cpu().numpy()
 
 
 def run_recall(settings: RecallEvaluation) -> dict:
@@ -166,36 +125,9 @@ def episodes_steps(
         for episode in part.tolist():
             yield (
                 episode,
-                _steps(models, held_out, episode, encoded[episode], found[episode]),
+                steps_of(models, held_out, episode, encoded[episode], found[episode]),
                 encoded[episode],
             )
-
-
-def _steps(
-    models: WorldModels,
-    held_out: HeldOut,
-    episode: int,
-    encoded: EncodedEpisode,
-    found: dict[int, Bool[np.ndarray, " frame"]],
-) -> Steps:
-    """Those of one episode; `found` says for each which frames show its view."""
-    count, times = len(encoded.latents), tuple(sorted(found))
-    actions = torch.from_numpy(held_out.actions[episode][None]).to(models.device)
-    moments = Moments(
-        episode=torch.zeros(len(times), dtype=torch.int64, device=models.device),
-        time=torch.tensor(times, device=models.device),
-    )
-    reach, section = models.schedule.recent_frames, models.schedule.section
-    recent, present = recent_latents(encoded.latents[None], moments, reach)
-    pressed = recent_actions(actions, moments, reach, section)
-    shows = torch.from_numpy(np.stack([found[time][:count] for time in times]))
-    return Steps(
-        models=models, keys=models.descriptor.keys(encoded.latents.to(models.dtype)).float(),
-        poses=encoded.poses, expected=encoded.expected[moments.time],
-        true_poses=torch.from_numpy(held_out.poses[episode][:count, [0, 1, 3]]).to(models.device),
-        queries=make_queries(models.descriptor, recent.to(models.dtype), present, pressed, section),
-        times=times, shows=shows.to(models.device),
-    )  # fmt: skip
 
 
 def odometer_errors(

@@ -26,16 +26,12 @@ COLUMNS = 8
 def memory_gains(rows: Sequence[dict], mode: str) -> list[tuple[float, Start]]:
     """PSNR gain in dB of `mode` over no memory on the last frames, one a revisit, from worst to best."""
     names = [field.name for field in dataclasses.fields(Start)]
-
-    def last(chosen: str) -> dict[Start, float]:
-        return {
-            Start(**{name: row[name] for name in names}): float(np.mean(row["psnr"][-LAST:]))
-            for row in rows
-            if row["mode"] == chosen and row["gap"] >= 0
-        }
-
-    off = last("off")
-    gains = [(value - off[start], start) for start, value in last(mode).items()]
+    last: dict[Start, dict[str, list[float]]] = {}
+    for row in rows:
+        if row["gap"] >= 0:
+            start = Start(**{name: row[name] for name in names})
+            last.setdefault(start, {}).setdefault(row["mode"], []).append(float(np.mean(row["psnr"][-LAST:])))
+    gains = [(float(np.mean(each[mode]) - np.mean(each["off"])), start) for start, each in last.items()]
     return sorted(gains, key=lambda pair: (pair[0], pair[1].episode, pair[1].step))
 
 

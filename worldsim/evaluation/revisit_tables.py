@@ -48,7 +48,7 @@ def table(rows: Sequence[dict], seed: int) -> dict:
         by_mode.setdefault(row["mode"], []).append(row)
     maps = np.array([row["map_seed"] for row in by_mode["off"]])
     return {
-        "starts": len(maps),
+        "starts": len({(row["episode"], row["step"]) for row in by_mode["off"]}),
         "maps": len(np.unique(maps)),
         "modes": {mode: _figures(each, by_mode, maps, seed) for mode, each in by_mode.items()},
     }
@@ -132,6 +132,17 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
         f"recorded actions after true history, {settings['sampler']}. Same weights and same "
         f"noise in every row; only memory differs. Recent context: {summary['recent_frames']} frames. "
         f"Revisits by true pose: {settings['thresholds']}. Intervals: 95 %, bootstrap over maps.",
+        *part_tables(summary, "##"),
+    ]
+    if strips:
+        parts += ["## Film strips", *(f"![{path.stem}]({path.name})" for path in strips)]
+    return "\n\n".join(parts) + "\n"
+
+
+def part_tables(summary: dict, heading: str) -> list[str]:
+    """Tables of all revisits, by gap, by kind, by pixels, of twins and of the controls, each with what it says."""
+    revisits = summary["revisits"]
+    parts = [
         _mode_table(revisits),
         "Gain is over *off*, paired by start. Recovery = (off − mode) / (off − oracle) in 1 − SSIM of the last "
         f"{LAST} frames. Recall hit: share of frames made for which a recalled frame sees the same view. The oracle "
@@ -139,14 +150,14 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
     ]
     if summary["by_gap"]:
         parts += [
-            "## By gap since the view was last seen, in recent contexts",
+            f"{heading} By gap since the view was last seen, in recent contexts",
             _part_table("gap", summary["by_gap"]),
         ]
     if summary["by_kind"]:
-        parts += ["## By kind of route", _part_table("route", summary["by_kind"])]
+        parts += [f"{heading} By kind of route", _part_table("route", summary["by_kind"])]
     if "psnr_seen_last" in revisits["modes"]["off"]:
         parts += [
-            f"## Pixels that history has shown, and those that it has not: PSNR of the last {LAST}",
+            f"{heading} Pixels that history has shown, and those that it has not: PSNR of the last {LAST}",
             _pixel_table(summary),
         ]
     if "twins" in summary["by_kind"]:
@@ -165,13 +176,11 @@ def revisit_page(summary: dict, strips: Sequence[Path]) -> str:
     if summary["controls"]:
         controls = summary["controls"]
         parts += [
-            "## Controls: views never seen before",
+            f"{heading} Controls: views never seen before",
             f"{controls['starts']} starts on {controls['maps']} maps. Memory must do no harm here.",
             _mode_table(controls),
         ]
-    if strips:
-        parts += ["## Film strips", *(f"![{path.stem}]({path.name})" for path in strips)]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def _mode_table(figures: dict) -> str:
@@ -227,7 +236,9 @@ def _pixel_table(summary: dict) -> str:
     sets = [summary[name] for name in ("revisits", "controls") if summary[name]]
     lines = []
     for mode in sets[0]["modes"]:
-        figures = [each["modes"][mode][f"psnr_{part}_last"] for each in sets for part in ("seen", "unseen")]
+        figures = [
+            each["modes"][mode].get(f"psnr_{part}_last") for each in sets for part in ("seen", "unseen")
+        ]
         lines.append((mode, *(with_interval(each) if each else "–" for each in figures)))
     header = ["memory", "revisits: seen", "not seen", "controls: seen", "not seen"]
     return markdown_table(header[: 1 + 2 * len(sets)], lines)

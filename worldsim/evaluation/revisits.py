@@ -13,6 +13,7 @@ from tqdm import tqdm
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
+from worldsim.evaluation.recalled import copy_recalled, recall_hits, twins_recalled
 from worldsim.evaluation.replayed_depth import seen_masks
 from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.revisit_strips import write_strips
@@ -26,9 +27,9 @@ from worldsim.evaluation.rollouts import (
     roll_out,
     told,
 )
-from worldsim.evaluation.route_starts import find_route_starts, map_of, recorded_routes
+from worldsim.evaluation.route_starts import find_route_starts, recorded_routes
 from worldsim.evaluation.seen_pixels import masked_psnr
-from worldsim.evaluation.starts import Start, StartSettings, find_starts, same_view
+from worldsim.evaluation.starts import Start, StartSettings, find_starts
 from worldsim.recall import MEMORY_MODES, MemoryMode
 
 EvaluatedMode = MemoryMode | Literal["wrong-map"]
@@ -54,6 +55,8 @@ class RevisitEvaluation(RolloutSettings):
     """Frames to make from each start."""
     modes: tuple[EvaluatedMode, ...] = MEMORY_MODES
     """Memory modes to compare, off among them; wrong-map: hybrid recall from another map's frames."""
+    samples: int = 1
+    """Rollouts of each start and mode, each with noise of its own; a start's figures are their mean."""
     batch: int = 64
     """Starts rolled out at once."""
     recent: int | None = None
@@ -76,7 +79,7 @@ class RevisitEvaluation(RolloutSettings):
             raise ValueError(
                 f"modes {' '.join(self.modes)} lack off, which the others are compared with; add it"
             )
-        check_at_least(self, 1, "starts", "horizon", "batch")
+        check_at_least(self, 1, "starts", "horizon", "batch", "samples")
         check_at_least(self, 0, "controls", "strips")
         if self.thresholds.ahead >= self.horizon:
             raise ValueError(
@@ -89,9 +92,14 @@ class RevisitEvaluation(RolloutSettings):
         """Every setting that changes a figure."""
         names = (
             "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "layout_noise", "history_noise",
-            "batch", "thresholds", "seed", "recent", "plan", "covisible",
+            "samples", "batch", "thresholds", "seed", "recent", "plan", "covisible",
         )  # fmt: skip
         return json.dumps({name: str(getattr(self, name)) for name in names})
+
+    @property
+    def run(self) -> str:
+        """16 hex digits of settings, checkpoint and data: equal where figures are."""
+        return fingerprint(self.checkpoint, self.data, self.identity)
 
 
 def run_revisits(settings: RevisitEvaluation) -> dict:
@@ -102,16 +110,27 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
         OSError: checkpoint or data missing.
     """
     held_out = HeldOut(settings.data)
-    models = held_out.load_models(settings.checkpoint, settings.device)
+    return score_revisits(settings, held_out, held_out.load_models(settings.checkpoint, settings.device))
+
+
+def score_revisits(settings: RevisitEvaluation, held_out: HeldOut, models: WorldModels) -> dict:
+    """The same with the episodes and the model already there."""
     settings = told(settings, models)
     check_horizon(settings.horizon, models.schedule.section)
     recent = models.schedule.recent_frames if settings.recent is None else settings.recent
     starts = choose_starts(settings, held_out, recent)
-    run = fingerprint(settings.checkpoint, settings.data, settings.identity)
-    rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{run}")
+    rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{settings.run}")
+    return report_revisits(settings, held_out, models, rows)
+
+
+def report_revisits(
+    settings: RevisitEvaluation, held_out: HeldOut, models: WorldModels, rows: Sequence[dict]
+) -> dict:
+    """Write revisits.json, revisits.md and film strips of all rows; returns the JSON."""
+    recent = models.schedule.recent_frames if settings.recent is None else settings.recent
     summary = {
         "settings": {**settings_text(settings), "sampler": settings.sampler},
-        "run": run,
+        "run": settings.run,
         "recent_frames": recent,
         **summarise(rows, recent, settings.seed),
     }
@@ -159,12 +178,16 @@ def choose_starts(settings: RevisitEvaluation, held_out: HeldOut, recent: int) -
 def score_all(
     models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: RevisitEvaluation, folder: Path
 ) -> list[dict]:
-    """One row for every start and mode. Batches already in `folder` are read, not made again."""
-    batches = [starts[first : first + settings.batch] for first in range(0, len(starts), settings.batch)]
+    """One row for every start, sample and mode. Batches already in `folder` are read, not made again."""
+    batches = [
+        (sample, starts[first : first + settings.batch])
+        for sample in range(settings.samples)
+        for first in range(0, len(starts), settings.batch)
+    ]
     rows: list[dict] = []
-    total = len(starts) * settings.horizon * len(settings.modes)
+    total = settings.samples * len(starts) * settings.horizon * len(settings.modes)
     with tqdm(total=total, desc="revisits", unit="frame", smoothing=0.1) as progress:
-        for index, batch in enumerate(batches):
+        for index, (sample, batch) in enumerate(batches):
             path = folder / f"batch-{index:04d}.jsonl"
             if path.exists():
                 made = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -174,7 +197,7 @@ def score_all(
                 episodes = held_out.encode(
                     models, {start.episode: span(start, settings).stop for start in batch}
                 )
-                made = score_batch(models, held_out, episodes, batch, settings, progress)
+                made = score_batch(models, held_out, episodes, batch, settings, progress, sample)
                 write_text(path, "".join(json.dumps(row) + "\n" for row in made))
             rows += made
     return rows
@@ -187,12 +210,12 @@ def score_batch(
     starts: Sequence[Start],
     settings: RevisitEvaluation,
     progress: tqdm,
+    sample: int = 0,
 ) -> list[dict]:
     """Rows of one batch: every memory mode, then the baselines that need no rollout."""
+    seed = settings.seed + sample
     beginnings = [
-        Beginning.of(
-            held_out, episodes[start.episode], start.episode, start.step, settings.horizon, settings.seed
-        )
+        Beginning.of(held_out, episodes[start.episode], start.episode, start.step, settings.horizon, seed)
         for start in starts
     ]
     truth = torch.stack([episodes[start.episode].frames_u8[span(start, settings)] for start in starts])
@@ -252,34 +275,3 @@ def with_wrong_memories(
 def span(start: Start, settings: RevisitEvaluation) -> slice:
     """The frames a rollout from `start` makes."""
     return slice(start.step, start.step + settings.horizon)
-
-
-def copy_recalled(episode: EncodedEpisode, start: Start, rollout: Rollout) -> torch.Tensor:
-    """For each step the best recalled frame itself; the last true frame where nothing was recalled."""
-    copies = []
-    for recalled in rollout.recalled:
-        best = recalled[0] if recalled else start.step - 1
-        copies.append(rollout.frame(episode.frames_u8, best, start.step))
-    return torch.stack(copies)
-
-
-def recall_hits(
-    held_out: HeldOut, start: Start, rollout: Rollout, thresholds: StartSettings
-) -> list[bool | None]:
-    """For each step whether a recalled frame sees the same view by true pose; None where no true frame does."""
-    poses, rooms = held_out.poses[start.episode], held_out.rooms[start.episode]
-    hits: list[bool | None] = []
-    for ahead, recalled in enumerate(rollout.recalled):
-        seen = same_view(poses, rooms, start.step + ahead, thresholds)
-        hits.append(bool(seen[list(recalled)].any()) if seen[: start.step].any() else None)
-    return hits
-
-
-def twins_recalled(held_out: HeldOut, start: Start, rollout: Rollout) -> tuple[int, int]:
-    """How many true frames were recalled from the twin that the player comes back to, and how many from the other."""
-    twins, rooms = map_of(held_out.headers[start.episode]).twins, held_out.rooms[start.episode]
-    assert twins is not None
-    home = int(rooms[start.step + len(rollout.recalled) - 1])
-    [other] = {*twins} - {home}
-    recalled = [int(rooms[frame]) for frames in rollout.recalled for frame in frames if frame < start.step]
-    return recalled.count(home), recalled.count(other)

@@ -37,7 +37,20 @@ def seen_before(
     depths: Float[Tensor, "time height width"],
     poses: Float[Tensor, "time 4"],
 ) -> Bool[Tensor, "height width"]:
-    """Which pixels of the view with this depth, from this pose, some earlier frame showed.
+    """Which pixels of the view with this depth, from this pose, some earlier frame showed."""
+    height, width = depth.shape
+    seen = shown_by(depth, pose, depths, poses).any(0)
+    return seen.repeat_interleave(STRIDE, 0).repeat_interleave(STRIDE, 1)[:height, :width]
+
+
+def shown_by(
+    depth: Float[Tensor, "height width"],
+    pose: Float[Tensor, "4"],
+    depths: Float[Tensor, "time height width"],
+    poses: Float[Tensor, "time 4"],
+    stride: int = STRIDE,
+) -> Bool[Tensor, "time rows columns"]:
+    """Which of every `stride`-th pixels of a view each of other frames showed too.
 
     Poses are x, y, z in map units and the heading in degrees (0 east, 90 north); depth is along the view's axis, and
     the view 90° wide. A pixel's point p lies at depth d and side s = d (u − W/2) / (W/2) of the eye; another frame
@@ -45,18 +58,14 @@ def seen_before(
     depth there is d'. Eyes are taken to be equally high, as on flat floors.
     """
     height, width = depth.shape
-    rows = torch.arange(0, height, STRIDE, device=depth.device)
-    columns = torch.arange(0, width, STRIDE, device=depth.device)
+    rows = torch.arange(0, height, stride, device=depth.device)
+    columns = torch.arange(0, width, stride, device=depth.device)
     far = depth[rows][:, columns]
     side = far * ((columns + 0.5) / (width / 2) - 1)
     up = far * ((rows + 0.5) / (height / 2) - 1)[:, None]
     x, y = _world(far, side, pose)
-    seen = torch.zeros_like(far, dtype=torch.bool)
-    for part in range(0, len(depths), AT_ONCE):
-        each = slice(part, part + AT_ONCE)
-        seen |= _shown(x, y, up, depths[each], poses[each]).any(0)
-    whole = seen.repeat_interleave(STRIDE, 0).repeat_interleave(STRIDE, 1)
-    return whole[:height, :width]
+    parts = zip(depths.split(AT_ONCE), poses.split(AT_ONCE), strict=True)
+    return torch.cat([_shown(x, y, up, *part) for part in parts])
 
 
 def _world(
