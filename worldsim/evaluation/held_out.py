@@ -52,7 +52,7 @@ class HeldOut:
         self.paths = list_episodes(folder)
         self.keep = keep
         self.kept_depths: dict[int, Float[Tensor, "_ height width"]] = {}
-        self._kept: dict[int, Float[Tensor, "_ channel h w"]] = {}
+        self._kept: dict[int, tuple[Float[Tensor, "_ channel h w"], Followed]] = {}
         self.poses: list[Float32[np.ndarray, "_ 4"]] = []
         self.rooms: list[Int[np.ndarray, " _"]] = []
         self.actions: list[Int64[np.ndarray, "_ factor"]] = []
@@ -109,35 +109,35 @@ class HeldOut:
     def encode(self, models: WorldModels, stops: Mapping[int, int]) -> dict[int, EncodedEpisode]:
         """Frames 0 .. stop-1 of each episode in `stops`, with their latents."""
         frames_u8 = {index: self.read(index, np.arange(stop)) for index, stop in stops.items()}
-        latents = {index: self._encode(models, index, frames) for index, frames in frames_u8.items()}
-        actions = [torch.from_numpy(self.actions[index][:stop]) for index, stop in stops.items()]
+        new = {index: frames for index, frames in frames_u8.items() if len(frames) > self._known(index)}
+        told = dict(self._kept)
+        if new:
+            told |= self._follow(models, new)
+        if self.keep:
+            self._kept |= told
+        return {
+            index: EncodedEpisode(
+                frames_u8=frames_u8[index], latents=told[index][0][:stop], followed=told[index][1].part(0, stop)
+            )
+            for index, stop in stops.items()
+        }  # fmt: skip
+
+    def _known(self, index: int) -> int:
+        """How many frames of an episode have been encoded and kept."""
+        return len(self._kept[index][0]) if index in self._kept else 0
+
+    def _follow(
+        self, models: WorldModels, frames_u8: Mapping[int, UInt8[Tensor, "_ height width 3"]]
+    ) -> dict[int, tuple[Float[Tensor, "_ channel h w"], Followed]]:
+        """Latents of each episode's frames and the odometer's account of them, a batch of one."""
+        latents = {index: encode(models.autoencoder, frames) for index, frames in frames_u8.items()}
+        actions = [torch.from_numpy(self.actions[index][: len(each)]) for index, each in latents.items()]
         # All at once: following is step by step, and a GPU would wait for every step of every episode.
         followed = models.odometer.follow(
             pad_sequence(list(latents.values()), batch_first=True),
             pad_sequence(actions, batch_first=True).to(models.device),
         )
-        return {
-            index: EncodedEpisode(
-                frames_u8=frames_u8[index],
-                latents=latents[index],
-                followed=followed.part(i, stop),
-            )
-            for i, (index, stop) in enumerate(stops.items())
-        }
-
-    def _encode(
-        self, models: WorldModels, index: int, frames_u8: UInt8[Tensor, "time height width 3"]
-    ) -> Float[Tensor, "time channel h w"]:
-        """Latents of an episode's first frames; of those that are kept no frame is encoded again."""
-        if not self.keep:
-            return encode(models.autoencoder, frames_u8)
-        kept = self._kept.get(index)
-        known = 0 if kept is None else len(kept)
-        if known < len(frames_u8):
-            new = encode(models.autoencoder, frames_u8[known:])
-            kept = self._kept[index] = new if kept is None else torch.cat((kept, new))
-        assert kept is not None
-        return kept[: len(frames_u8)]
+        return {index: (each, followed.part(i, len(each))) for i, (index, each) in enumerate(latents.items())}
 
 
 def encode(
