@@ -14,8 +14,8 @@ from envs.engine import BUTTONS, Engine
 from envs.maze_map import MazeMap, MazeMapSettings
 from envs.room import PLAYER_RADIUS, Spawn
 
-Screen = UInt8[np.ndarray, "screen_height screen_width"]
-"""What the engine shows, in palette numbers, `supersample` times the frame's size."""
+Screen = UInt8[np.ndarray, "screen_height screen_width *channels"]
+"""What the engine shows, `supersample` times the frame's size: in palette numbers, or another game's in colours."""
 # Fitted to walls at known distances: the engine counts depth in such steps, from a first one that depends on the
 # screen's width.
 DEPTH_STEP = 7.13
@@ -58,6 +58,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     The same (map seed, seed, actions) give the same frames, bit for bit, in any process.
     """
 
+    environment: ClassVar[str] = "WorldSim/Maze-v0"
     metadata = {"render_modes": ["rgb_array"], "render_fps": 35 / 4}  # noqa: RUF012 (gymnasium's own form)
     engine: ClassVar[str] = f"vizdoom {vizdoom.__version__}"
     # name, choices, keys of the choices after "none"
@@ -77,13 +78,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         shape = (self.settings.height, self.settings.width, 3)
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
         self.action_space = gymnasium.spaces.MultiDiscrete([3] * len(BUTTONS))
-        scale = self.settings.supersample
-        self._engine = Engine(
-            MazeMap.generate(0, self.settings.map).textmap(),
-            self.settings.width * scale,
-            self.settings.height * scale,
-            depth=self.settings.depth,
-        )
+        self._engine = self._start()
         self.maze_map: MazeMap | None = None
         self._screen: np.ndarray | None = None
         self._seed = 0
@@ -118,7 +113,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         spawn = self.maze_map.spawn(rng)
         if "spawn" in options:
             spawn = _spawn(options["spawn"], self.maze_map)
-        self._engine.load(self.maze_map.textmap(spawn), self._seed % (1 << 32))
+        self._load(self.maze_map, spawn)
         self._steps = 0
         return self._observe(self.maze_map)
 
@@ -139,9 +134,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         values = [int(value) for value in action]
         if len(values) != len(BUTTONS) or not all(0 <= value <= 2 for value in values):
             raise ValueError(f"action {values} is not three integers within 0..2")
-        self._engine.advance(
-            [value == side for value in values for side in (1, 2)], self.settings.tics_per_step
-        )
+        self._advance(values)
         self._steps += 1
         return self._observe(self.maze_map)
 
@@ -156,6 +149,27 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """
         return self._engine.on_one_cpu()
 
+    # What another engine does in its own way.
+    def _start(self) -> Any:
+        scale = self.settings.supersample
+        return Engine(
+            MazeMap.generate(0, self.settings.map).textmap(),
+            self.settings.width * scale,
+            self.settings.height * scale,
+            depth=self.settings.depth,
+        )
+
+    def _load(self, maze_map: MazeMap, spawn: Spawn) -> None:
+        self._engine.load(maze_map.textmap(spawn), self._seed % (1 << 32))
+
+    def _advance(self, values: list[int]) -> None:
+        self._engine.advance(
+            [value == side for value in values for side in (1, 2)], self.settings.tics_per_step
+        )
+
+    def _depth(self) -> Float32[np.ndarray, "height width"]:
+        return nearest_depth(self._engine.look_depth(), self.settings.supersample)
+
     def _observe(self, maze_map: MazeMap) -> tuple[Screen, dict[str, Any]]:
         screen, pose, tic = self._engine.look()
         self._screen = screen
@@ -168,7 +182,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "map_hash": maze_map.map_hash,
         }
         if self.settings.depth:
-            info["depth"] = nearest_depth(self._engine.look_depth(), self.settings.supersample)
+            info["depth"] = self._depth()
         return screen, info
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:

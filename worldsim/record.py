@@ -25,7 +25,7 @@ from worldsim.episode_format import FORMAT_VERSION, episode_number, episode_path
 from worldsim.episode_writer import EpisodeWriter, FrameMaker
 from worldsim.errors import check_at_least
 from worldsim.files import only_process_in, read_json, write_json_atomic
-from worldsim.maze_episodes import ENVIRONMENT, maze_header
+from worldsim.maze_episodes import ENVIRONMENTS, Game, maze_class, maze_header
 from worldsim.processes import Reporter, Runner, run_jobs
 
 HELD_OUT_FROM: Final = 1_000_000
@@ -49,6 +49,8 @@ class RecordSettings:
     """Map seed of the first episode, 0 to 999,999."""
     held_out: bool = False
     """Record maps for evaluation, which training never sees: adds 1,000,000 to the map seeds."""
+    game: Game = "vizdoom"
+    """The engine; miniworld needs pip install 'worldsim[miniworld]' and OpenGL."""
     env: MazeEnvSettings = field(default_factory=MazeEnvSettings)
     explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
     routes: tuple[RouteKind, ...] = ()
@@ -133,8 +135,8 @@ def manifest(settings: RecordSettings) -> dict[str, Any]:
     """What all episodes of a folder share, as plain JSON values."""
     told: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "environment": ENVIRONMENT,
-        "engine": MazeEnv.engine,
+        "environment": ENVIRONMENTS[settings.game],
+        "engine": maze_class(settings.game).engine,
         "steps": settings.steps,
         "seed": settings.seed,
         "held_out": settings.held_out,
@@ -204,7 +206,7 @@ def explore(env: MazeEnv, settings: RecordSettings, number: int) -> Iterator[Mom
 @contextmanager
 def open_recorder(settings: RecordSettings) -> Iterator[Runner]:
     """A process's runner of jobs: a job is the number of an episode, its result None."""
-    env = MazeEnv(settings.env)
+    env = maze_class(settings.game)(settings.env)
     try:
         yield partial(record_episode, env, settings)
     finally:
