@@ -85,7 +85,7 @@ def test_one_command_tells_all_of_it_and_a_second_run_makes_nothing(
     first = run_benchmark(settings)
     assert first["true_history"]["revisits"]["starts"] == 1
     modes = first["true_history"]["revisits"]["modes"]
-    copy = "worldsim.benchmark.contestant:CopyLast"
+    copy = "CopyLast"
     assert modes[copy]["psnr"] == pytest.approx(modes["copy last frame"]["psnr"], abs=1e-4)
     told = json.loads((settings.out / "benchmark.json").read_text())
     page = (settings.out / "benchmark.html").read_text()

@@ -157,7 +157,14 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     for name in settings.contestants:
         contestant = load_contestant(name)
         rows += run_contestant(
-            name, contestant, held_out, starts, settings.horizon, folder, seeds, models.device
+            name.partition(":")[2],
+            contestant,
+            held_out,
+            starts,
+            settings.horizon,
+            folder,
+            seeds,
+            models.device,
         )
     summary["true_history"] = report_revisits(revisits, held_out, models, rows)
     summary["recall"] = recall_alone(models, held_out, starts, settings, folder)

@@ -214,8 +214,7 @@ def write_own_strip(
 ) -> Path:
     """The first visit, the way and the return: in the game, and as each memory mode's world makes them up."""
     back, first = route.pairs[-1]
-    way = np.linspace(first, back, 6).round().astype(int)
-    times = np.array([route.begun, *way, back + 1 if back + 1 < route.stop else back])
+    times = np.array([route.begun, *np.linspace(first, back, 7).round().astype(int)])
     start, labels = route.start, ", ".join(str(time - route.begun) for time in times)
     title = (
         f"map {start.map_seed} episode {start.episode}, {start.kind}: made up from frame 0 on; first visit at "
