@@ -82,7 +82,9 @@ class World:
                 "the checkpoint has no openings.safetensors to start a world from; run worldsim train model"
             )
         self._clear(seed)
-        pick = np.random.default_rng(seed).integers(len(openings.latents))
+        # Seeds that follow each other begin differently, until every opening has come up once.
+        turn, place = divmod(seed, len(openings.latents))
+        pick = np.random.default_rng(turn).permutation(len(openings.latents))[place]
         latents = openings.latents[pick].to(self.models.device)
         self.observe(latents, openings.actions[pick])
         return self._decode(latents)

@@ -98,7 +98,7 @@ def test_what_comes_out_is_a_world(trained: Path, data: Path) -> None:
     """Four commands end in a checkpoint that loads and plays, openings and action space included."""
     models = load_checkpoint(trained / "checkpoint", "cpu", torch.float32)
     assert models.action_space.names == ("move", "turn", "strafe")
-    assert models.openings.latents.shape == (2, 4, 4, 12, 16)
+    assert models.openings.latents.shape == (2, 1, 4, 12, 16)
     assert models.trained["steps"] == 24
     assert models.trained["episodes"] == 3
     assert models.trained["preset"] == "tiny"
