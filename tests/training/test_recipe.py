@@ -103,7 +103,7 @@ def test_what_comes_out_is_a_world(trained: Path, data: Path) -> None:
     assert models.trained["episodes"] == 3
     assert models.trained["preset"] == "tiny"
     world = World(models)
-    assert world.reset(1).shape == (4, 96, 128, 3)
+    assert world.reset(1).shape == (1, 96, 128, 3)
     for action in np.random.default_rng(0).integers(0, 3, (22, 1, 3)):
         section = world.step(action)
     assert section.recalled
