@@ -104,7 +104,7 @@ def test_what_comes_out_is_a_world(trained: Path, data: Path) -> None:
     assert models.trained["preset"] == "tiny"
     world = World(models)
     assert world.reset(1).shape == (1, 96, 128, 3)
-    for action in np.random.default_rng(0).integers(0, 3, (22, 1, 3)):
+    for action in np.random.default_rng(0).integers(0, 3, (25, 1, 3)):
         section = world.step(action)
     assert section.recalled
     assert section.frames_u8.std() > 0
