@@ -17,13 +17,13 @@ from worldsim.benchmark.contestant import (
     WorldContestant,
     checked_frame,
     load_contestant,
+    load_contestants,
     run_contestant,
 )
 from worldsim.benchmark.covisible_recall import CovisibleRecallSettings, covisible_recall, summarise_recall
 from worldsim.benchmark.own_history import (
     LEAD,
-    SAME_DEG,
-    SAME_PLACE,
+    SAME,
     OwnHistorySettings,
     OwnWorlds,
     own_returns,
@@ -145,7 +145,7 @@ def test_own_returns_are_seen_from_where_the_world_had_made_them_up(
     """Both frames of a pair are the world's own, from nearly the same pose, the first before the recent context."""
     starts = starts_of(settings, held_out)
     own = OwnHistorySettings(longest=100)
-    returns = own_returns(starts, held_out.poses, 16, 22, own)
+    returns = own_returns(starts, held_out.poses, held_out.rooms, 16, 22, own)
     assert returns
     for each in returns:
         poses = held_out.poses[each.start.episode]
@@ -154,16 +154,18 @@ def test_own_returns_are_seen_from_where_the_world_had_made_them_up(
         for time, first in each.pairs:
             assert each.begun + LEAD <= first < each.start.step - 22
             assert time < each.stop
-            assert np.hypot(*(poses[time] - poses[first])[:2]) < SAME_PLACE
-            assert abs((poses[time, 3] - poses[first, 3] + 180) % 360 - 180) < SAME_DEG
-    assert own_returns(starts, held_out.poses, 16, 22, replace(own, longest=10)) == []
+            assert np.hypot(*(poses[time] - poses[first])[:2]) < SAME.distance
+            assert abs((poses[time, 3] - poses[first, 3] + 180) % 360 - 180) < SAME.angle_deg
+    assert own_returns(starts, held_out.poses, held_out.rooms, 16, 22, replace(own, longest=10)) == []
 
 
 def test_own_worlds_see_no_frame_but_their_opening(
     settings: BenchmarkSettings, held_out: HeldOut, models: WorldModels
 ) -> None:
     """Guards against true frames of the first visit in memory: the return would be copied from them."""
-    returns = own_returns(starts_of(settings, held_out), held_out.poses, 16, 22, settings.own)[:1]
+    returns = own_returns(
+        starts_of(settings, held_out), held_out.poses, held_out.rooms, 16, 22, settings.own
+    )[:1]
     worlds = OwnWorlds(
         models=models, held_out=held_out, rollouts=settings, settings=settings.own, judge=None,
         folder=settings.out, strips=settings.out, seed=0,
@@ -242,3 +244,21 @@ def test_what_is_no_frame_is_named(frame: object, line: str) -> None:
 def test_a_contestant_that_is_none_is_named(name: str, line: str) -> None:
     with pytest.raises(ValueError, match=f"contestant '{name}' {line}"):
         load_contestant(name)
+
+
+def test_rows_that_would_have_one_name_are_refused() -> None:
+    """Guards against two models pooled in one row, and against one that takes the place of a memory mode."""
+    copy = "worldsim.benchmark.contestant:CopyLast"
+    assert list(load_contestants([copy], ["off"])) == ["CopyLast"]
+    for names, taken in (([copy, copy], ["off"]), ([copy], ["CopyLast"])):
+        with pytest.raises(
+            ValueError, match="a row 'CopyLast' is there already; give its factory another name"
+        ):
+            load_contestants(names, taken)
+
+
+def test_modes_that_others_are_compared_with_are_asked_for(settings: BenchmarkSettings) -> None:
+    with pytest.raises(ValueError, match="^modes off cosine lack off or hybrid"):
+        replace(settings, modes=("off", "cosine"))
+    with pytest.raises(ValueError, match=r"^own\.modes off hybrid lack off or oracle"):
+        OwnHistorySettings(modes=("off", "hybrid"))

@@ -1,7 +1,6 @@
 """The whole revisit benchmark as one command: routes, true history, recall alone, own history, a page."""
 
 import dataclasses
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,10 @@ import tyro
 from envs.maze import MazeEnvSettings
 from envs.maze_map import MazeMapSettings
 from envs.routes import KINDS, RouteKind
-from worldsim.benchmark.contestant import load_contestant, run_contestant
+from worldsim.benchmark.contestant import load_contestants, run_contestant
 from worldsim.benchmark.covisible_recall import CovisibleRecallSettings, covisible_recall, summarise_recall
 from worldsim.benchmark.own_history import (
     OwnHistorySettings,
-    OwnReturn,
     OwnWorlds,
     own_returns,
     summarise_own,
@@ -26,15 +24,11 @@ from worldsim.benchmark.own_history import (
 from worldsim.benchmark.page import write_pages
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
-from worldsim.evaluation.fidelity import real_play
+from worldsim.evaluation.fidelity import fit_judge
 from worldsim.evaluation.held_out import HeldOut
-from worldsim.evaluation.inverse_dynamics import (
-    InverseDynamics,
-    InverseDynamicsTraining,
-    fit_inverse_dynamics,
-)
 from worldsim.evaluation.replayed_depth import replayed_depths
-from worldsim.evaluation.reports import settings_text, write_json, write_text
+from worldsim.evaluation.reports import fingerprint, read_rows, settings_text, write_json, write_rows
+from worldsim.evaluation.revisit_tables import BASELINES
 from worldsim.evaluation.revisits import (
     EvaluatedMode,
     RevisitEvaluation,
@@ -66,7 +60,7 @@ class BenchmarkSettings(RolloutSettings):
     data: Path | None = None
     """Folder of recorded routes on held-out maps; None records them in the folder `out`."""
     quick: bool = False
-    """A few minutes on a CPU: few and short routes, one sample, three memory modes. To see that it runs, not to compare."""
+    """Some ten minutes on two CPU cores: few and short routes, one sample, three modes. To see it run, not to compare."""
     kinds: tuple[RouteKind, ...] = KINDS
     """Kinds of routes to record, where no data are given."""
     episodes: int = 140
@@ -104,6 +98,10 @@ class BenchmarkSettings(RolloutSettings):
         super().__post_init__()
         check_at_least(self, 1, "episodes", "starts", "samples", "horizon", "batch")
         check_at_least(self, 0, "controls", "judge_steps", "strips")
+        if not {"off", "hybrid"} <= {*self.modes}:
+            raise ValueError(
+                f"modes {' '.join(self.modes)} lack off or hybrid, which the page compares; add them"
+            )
 
     def sized(self) -> "BenchmarkSettings":
         """As it is, or if `quick` with few routes."""
@@ -114,6 +112,10 @@ class BenchmarkSettings(RolloutSettings):
             self, kinds=QUICK_KINDS, episodes=8, steps=500, starts=8, controls=4, samples=1, judge_steps=0, strips=2,
             own=own, modes=("off", "hybrid", "oracle"),
         )  # fmt: skip
+
+    def identity(self, revisits: RevisitEvaluation) -> str:
+        """Every setting that changes a figure."""
+        return f"{revisits.identity} {self.own} {self.recall} {self.judge_steps}"
 
     def revisits(self, data: Path) -> RevisitEvaluation:
         """The part with true history."""
@@ -132,20 +134,26 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
         OSError: checkpoint or data missing.
     """
     settings = settings.sized()
+    contestants = load_contestants(settings.contestants, (*settings.modes, *BASELINES))
     data = settings.data or record_routes(settings)
     held_out = HeldOut(data, keep=True)
     models = held_out.load_models(settings.checkpoint, settings.device)
     settings = told(settings, models)
     revisits = settings.revisits(data)
     starts = choose_starts(revisits, held_out, models.schedule.recent_frames)
-    folder = settings.out / f"partial-{revisits.run}"
+    if not models.schedule.recalled.frames:
+        raise ValueError(
+            f"the model's schedule {models.schedule.text!r} recalls no frames: use a model of one with rNkM"
+        )
+    run = fingerprint(settings.checkpoint, data, settings.identity(revisits))
+    folder = settings.out / f"partial-{run}"
     if not (folder / "recall.jsonl").exists():
         # The gate: no figure is told of an episode that the game does not replay exactly.
         replayed_depths(held_out, last_frames(starts, settings.horizon))
     summary: dict[str, Any] = {
         "settings": {**settings_text(settings), "sampler": settings.sampler},
         "hardware": hardware(models.device),
-        "run": revisits.run,
+        "run": run,
         "recent_frames": models.schedule.recent_frames,
         "routes": {
             kind: sum(start.kind == kind for start in starts) for kind in sorted({s.kind for s in starts})
@@ -154,17 +162,9 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     }
     rows = score_all(models, held_out, starts, revisits, folder)
     seeds = range(settings.seed, settings.seed + settings.samples)
-    for name in settings.contestants:
-        contestant = load_contestant(name)
+    for name, contestant in contestants.items():
         rows += run_contestant(
-            name.partition(":")[2],
-            contestant,
-            held_out,
-            starts,
-            settings.horizon,
-            folder,
-            seeds,
-            models.device,
+            name, contestant, held_out, starts, settings.horizon, folder, seeds, models.device
         )
     summary["true_history"] = report_revisits(revisits, held_out, models, rows)
     summary["recall"] = recall_alone(models, held_out, starts, settings, folder)
@@ -204,11 +204,11 @@ def recall_alone(
     """Figures of all returns, and of those after a long gap."""
     path = folder / "recall.jsonl"
     if path.exists():
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = read_rows(path)
     else:
         returns = [start for start in starts if start.gap >= 0]
         rows = covisible_recall(models, held_out, returns, settings.horizon, settings.recall)
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
     parts = {
         "all": rows,
         f">{GAP}x": [row for row in rows if row["gap"] > GAP * models.schedule.recent_frames],
@@ -216,7 +216,7 @@ def recall_alone(
     return {
         name: {
             "questions": sum(row["mode"] == "oracle" for row in part),
-            **summarise_recall(part, settings.seed),
+            "modes": summarise_recall(part, settings.seed),
         }
         for name, part in parts.items()
         if part
@@ -228,24 +228,17 @@ def own_history(
 ) -> dict[str, Any] | None:
     """Figures of worlds that make up everything; None where no route comes back to its very view soon enough."""
     recent = models.schedule.recent_frames
-    returns = own_returns(starts, held_out.poses, settings.horizon, recent, settings.own)
+    returns = own_returns(starts, held_out.poses, held_out.rooms, settings.horizon, recent, settings.own)
     if not returns:
         return None
-    judge = judge_of(held_out, returns, models, settings)
+    rolled_out = {each.start.episode for each in returns}
+    judge = (
+        fit_judge(held_out, rolled_out, settings.judge_steps, models.device, settings.seed)
+        if settings.judge_steps
+        else None
+    )
     worlds = OwnWorlds(
         models=models, held_out=held_out, rollouts=settings, settings=settings.own, judge=judge, folder=folder,
         strips=settings.out / "own_history", seed=settings.seed,
     )  # fmt: skip
     return summarise_own(worlds.run(returns, settings.strips), settings.seed)
-
-
-def judge_of(
-    held_out: HeldOut, returns: Sequence[OwnReturn], models: WorldModels, settings: BenchmarkSettings
-) -> InverseDynamics | None:
-    """The judge of action fidelity, trained on real play of other episodes; None if none is asked for."""
-    if not settings.judge_steps:
-        return None
-    episodes = real_play(held_out, {each.start.episode for each in returns})
-    return fit_inverse_dynamics(
-        episodes, models.device, InverseDynamicsTraining(steps=settings.judge_steps), settings.seed
-    )

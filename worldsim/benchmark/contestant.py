@@ -16,23 +16,19 @@ from tqdm import tqdm
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation.held_out import HeldOut, encode
 from worldsim.evaluation.reports import write_text
-from worldsim.evaluation.rollouts import compare
+from worldsim.evaluation.rollouts import compare, noise_seed
 from worldsim.evaluation.starts import Start
 from worldsim.world import World, WorldSettings
 
 FrameU8 = UInt8[np.ndarray, "height width 3"]
+FramesU8 = UInt8[np.ndarray, "time height width 3"]
 
 
 @runtime_checkable
 class Contestant(Protocol):
     """A world model. It sees frames and actions alone: no pose, no map, no depth."""
 
-    def reset(
-        self,
-        frames_u8: UInt8[np.ndarray, "time height width 3"],
-        actions: Int64[np.ndarray, "time factor"],
-        seed: int,
-    ) -> None:
+    def reset(self, frames_u8: FramesU8, actions: Int64[np.ndarray, "time factor"], seed: int) -> None:
         """Begin where these true frames end; actions[t] led to frame t. `seed` is of what it draws at random."""
 
     def step(self, action: Int64[np.ndarray, "factor"]) -> FrameU8:
@@ -42,12 +38,7 @@ class Contestant(Protocol):
 class CopyLast:
     """The last frame it was shown, whatever the action: the least that a model must beat."""
 
-    def reset(
-        self,
-        frames_u8: UInt8[np.ndarray, "time height width 3"],
-        actions: Int64[np.ndarray, "time factor"],
-        seed: int,
-    ) -> None:
+    def reset(self, frames_u8: FramesU8, actions: Int64[np.ndarray, "time factor"], seed: int) -> None:
         self._last = frames_u8[-1]
 
     def step(self, action: Int64[np.ndarray, "factor"]) -> FrameU8:
@@ -64,12 +55,7 @@ class WorldContestant:
             )
         self.models, self.settings = models, settings
 
-    def reset(
-        self,
-        frames_u8: UInt8[np.ndarray, "time height width 3"],
-        actions: Int64[np.ndarray, "time factor"],
-        seed: int,
-    ) -> None:
+    def reset(self, frames_u8: FramesU8, actions: Int64[np.ndarray, "time factor"], seed: int) -> None:
         self._world = World(self.models, self.settings, seed=seed)
         latents = encode(self.models.autoencoder, torch.from_numpy(frames_u8))
         self._world.observe(latents, torch.from_numpy(actions))
@@ -93,6 +79,19 @@ def load_contestant(name: str) -> Contestant:
         )
     contestant: Contestant = made
     return contestant
+
+
+def load_contestants(names: Sequence[str], taken: Sequence[str]) -> dict[str, Contestant]:
+    """Contestants under the names of their factories. ValueError for a name that stands twice, or is `taken`."""
+    loaded: dict[str, Contestant] = {}
+    for name in names:
+        label = name.partition(":")[2]
+        if label in loaded or label in taken:
+            raise ValueError(
+                f"contestant {name!r}: a row {label!r} is there already; give its factory another name"
+            )
+        loaded[label] = load_contestant(name)
+    return loaded
 
 
 def checked_frame(name: str, frame: object, shape: tuple[int, ...]) -> FrameU8:
@@ -122,7 +121,8 @@ def run_contestant(
     seeds: Sequence[int],
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """One row a seed and start, as `worldsim evaluate revisits` makes of a memory mode. Those in `folder` are read.
+    """One row a seed and start, as `worldsim evaluate revisits` makes of a memory mode. Those in `folder` are read:
+    a contestant that has changed needs another one.
 
     Raises:
         ValueError: it gave something else than a frame; the starts before it are kept.
@@ -136,7 +136,7 @@ def run_contestant(
         stop = start.step + horizon
         truth = held_out.read(start.episode, np.arange(stop))
         actions = held_out.actions[start.episode]
-        draw = int(np.random.SeedSequence([seed, start.episode, start.step]).generate_state(1)[0])
+        draw = noise_seed(seed, start.episode, start.step)
         contestant.reset(truth[: start.step].numpy(), actions[: start.step], draw)
         made = [
             checked_frame(name, contestant.step(action), tuple(truth.shape[1:]))

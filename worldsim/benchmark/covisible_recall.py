@@ -29,7 +29,7 @@ class CovisibleRecallSettings:
     """What is asked of recall, and at which steps of a start's horizon."""
 
     ks: tuple[int, ...] = (1, 2, 4, 8)
-    """So many best frames; no more count than the schedule recalls."""
+    """So many best frames; of these numbers those count that are no more than the schedule recalls."""
     relevant: float = 0.5
     """Share of the coming view from which a frame counts as one that shows it."""
     every: int = 4

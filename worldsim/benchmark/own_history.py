@@ -1,6 +1,5 @@
 """Worlds that make up everything: the first visit, the way and the return. Is the place as they had left it?"""
 
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,23 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
-from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap, ratio_bootstrap
+from worldsim.errors import check_at_least
+from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap, ratio_bootstrap, recovery
 from worldsim.evaluation.fidelity import agreement
 from worldsim.evaluation.held_out import HeldOut, encode
 from worldsim.evaluation.inverse_dynamics import InverseDynamics, told_moves
-from worldsim.evaluation.reports import write_text
-from worldsim.evaluation.rollouts import Beginning, RolloutSettings, compare, roll_out
-from worldsim.evaluation.starts import Start
+from worldsim.evaluation.reports import read_rows, write_rows
+from worldsim.evaluation.rollouts import Beginning, RolloutSettings, compare, noise_seed, roll_out
+from worldsim.evaluation.starts import Start, StartSettings, same_view
 from worldsim.recall import MemoryMode
 from worldsim.video import film_strip, write_png
 
-SAME_PLACE, SAME_DEG = 24.0, 6.0
-"""map units and degrees within which two true poses see nearly the same; what that costs is told as `true_*`"""
+SAME = StartSettings(distance=24.0, angle_deg=6.0)
+"""within which two true poses see nearly the same; what that costs is told as `true_*`"""
 LEAD = 8
 """own frames before the first of those that are come back to"""
 
@@ -46,10 +46,17 @@ class OwnHistorySettings:
     batch: int = 32
     """Worlds rolled out at once."""
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "routes", "longest", "opening", "last", "batch")
+        if not {"off", "oracle"} <= {*self.modes}:
+            raise ValueError(
+                f"own.modes {' '.join(self.modes)} lack off or oracle, which recovery compares with; add them"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class OwnReturn:
-    """A return to the very view that was left: pairs of a frame of the return and the one of the first visit."""
+    """A return to nearly the view that was left: pairs of a frame of the return and the one of the first visit."""
 
     start: Start
     begun: int
@@ -62,6 +69,7 @@ class OwnReturn:
 def own_returns(
     starts: Sequence[Start],
     poses: Sequence[Float[np.ndarray, "_ 4"]],
+    rooms: Sequence[Int[np.ndarray, " _"]],
     horizon: int,
     recent: int,
     settings: OwnHistorySettings,
@@ -69,13 +77,11 @@ def own_returns(
     """The returns that end where the view was seen from before, shortest first, as long as the settings allow."""
     found = []
     for start in (each for each in starts if each.gap >= 0):
-        stop, pose = start.step + horizon, poses[start.episode]
-        times = range(stop - settings.last, stop)
-        pairs = [
-            (time, first)
-            for time in times
-            if (first := _same_place(pose, time, start.step - recent)) is not None
-        ]
+        stop, known = start.step + horizon, (poses[start.episode], rooms[start.episode])
+        pairs = []
+        for time in range(stop - settings.last, stop):
+            seen = np.flatnonzero(same_view(*known, time, SAME)[: start.step - recent])
+            pairs += [(time, int(seen[-1]))] if len(seen) else []
         if len(pairs) == settings.last:
             begun = min(first for _, first in pairs) - LEAD
             if begun >= settings.opening and stop - begun <= settings.longest:
@@ -83,14 +89,6 @@ def own_returns(
     found.sort(key=lambda each: (each.stop - each.begun, each.start.episode, each.start.step))
     kept = np.linspace(0, len(found) - 1, min(settings.routes, len(found))).round().astype(int)
     return [found[i] for i in kept]
-
-
-def _same_place(poses: Float[np.ndarray, "time 4"], time: int, before: int) -> int | None:
-    """The last frame before `before` seen from the pose of frame `time`; None where there is none."""
-    apart = np.hypot(*(poses[:before, :2] - poses[time, :2]).T)
-    turned = np.abs((poses[:before, 3] - poses[time, 3] + 180.0) % 360.0 - 180.0)
-    same = np.flatnonzero((apart < SAME_PLACE) & (turned < SAME_DEG))
-    return int(same[-1]) if len(same) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +122,12 @@ class OwnWorlds:
             for index, each in enumerate(batches):
                 path = self.folder / f"own-{index:04d}.jsonl"
                 if path.exists():
-                    made = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                    made = read_rows(path)
                     progress.update(len(self.settings.modes) * len(each) * _length(each))
                 else:
                     wanted = {number - index * batch for number in shown}
                     made = self._score(each, wanted, progress)
-                    write_text(path, "".join(json.dumps(row) + "\n" for row in made))
+                    write_rows(path, made)
                 rows += made
         return rows
 
@@ -150,7 +148,7 @@ class OwnWorlds:
             history_followed=None,
             true_history_poses=poses[true],
             true_coming_poses=torch.cat((places, places[-1:].expand(frames - length, 3))),
-            seed=int(np.random.SeedSequence([self.seed, episode, route.begun]).generate_state(1)[0]),
+            seed=noise_seed(self.seed, episode, route.begun),
         )
 
     def _score(self, batch: Sequence[OwnReturn], shown: Set[int], progress: tqdm) -> list[dict[str, Any]]:
@@ -259,11 +257,6 @@ def summarise_own(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
                 figures[name] = mean(means(mode, name))
         for name, sign in (("mse", 1.0), ("ssim", -1.0)):
             off, this, oracle = (sign * means(each, f"own_{name}") for each in ("off", mode, "oracle"))
-            worth = (off - oracle).sum() > 0
-            figures[f"recovery_{name}"] = (
-                ratio_bootstrap(off - this, off - oracle, maps, np.random.default_rng(seed))
-                if worth
-                else Interval(float("nan"), float("nan"), float("nan"))
-            )
+            figures[f"recovery_{name}"] = recovery(off, this, oracle, maps, np.random.default_rng(seed))
         told["modes"][mode] = figures
     return told

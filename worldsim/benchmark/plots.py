@@ -19,7 +19,7 @@ def write_plots(out: Path, summary: Mapping[str, Any]) -> list[Path]:
     frames, gaps, recall = figure.subplots(1, 3)
     _frames(frames, summary["true_history"]["revisits"]["modes"])
     _gaps(gaps, summary["true_history"]["by_gap"])
-    _recall(recall, summary["recall"]["all"])
+    _recall(recall, summary["recall"]["all"]["modes"])
     path = out / "benchmark_plots.png"
     with atomic_path(path) as part:
         figure.savefig(part, dpi=110, format="png")
@@ -62,13 +62,12 @@ def _gaps(axes: "Axes", by_gap: Mapping[str, Any]) -> None:
     axes.legend(frameon=False, fontsize=7, ncols=2)
 
 
-def _recall(axes: "Axes", recall: Mapping[str, Any]) -> None:
-    for mode, figures in recall.items():
-        if mode != "questions":
-            ks = sorted(
-                int(name.removeprefix("coverage@")) for name in figures if name.startswith("coverage@")
-            )
-            axes.plot(ks, [figures[f"coverage@{k}"].mean for k in ks], marker="o", markersize=3, label=mode)
+def _recall(axes: "Axes", modes: Mapping[str, Any]) -> None:
+    first = next(iter(modes.values()))
+    ks = sorted(int(name.removeprefix("coverage@")) for name in first if name.startswith("coverage@"))
+    for mode, figures in modes.items():
+        axes.plot(ks, [figures[f"coverage@{k}"].mean for k in ks], marker="o", markersize=3, label=mode)
+    axes.set_xticks(ks)
     axes.set(
         xlabel="recalled frames",
         ylabel="share of the view's old pixels",

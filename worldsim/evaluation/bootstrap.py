@@ -55,3 +55,16 @@ def ratio_bootstrap(
         return Interval(float("nan"), float("nan"), float("nan"))
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Interval(centre, float(low), float(high))
+
+
+def recovery(
+    off: Float[np.ndarray, " samples"],
+    mode: Float[np.ndarray, " samples"],
+    oracle: Float[np.ndarray, " samples"],
+    clusters: Shaped[np.ndarray, " samples"],
+    rng: np.random.Generator,
+) -> Interval:
+    """(off - mode) / (off - oracle) of errors; NaN unless the oracle beats no memory."""
+    if (off - oracle).sum() <= 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return ratio_bootstrap(off - mode, off - oracle, clusters, rng)

@@ -42,8 +42,7 @@ def action_fidelity(
 
     Over all steps, and over the first and the last `part` of each rollout.
     """
-    episodes = real_play(held_out, {each for each, _ in starts})
-    judge = fit_inverse_dynamics(episodes, device, InverseDynamicsTraining(steps=judge_steps), seed)
+    judge = fit_judge(held_out, {each for each, _ in starts}, judge_steps, device, seed)
     agree: dict[str, list[Tensor]] = {"model": [], "real": []}
     for (each, step), beginning, rollout in zip(starts, beginnings, rollouts, strict=True):
         frames_u8 = encoded[each].frames_u8
@@ -74,6 +73,15 @@ def action_fidelity(
         }
         for i, name in enumerate(("turns", "moves"))
     }
+
+
+def fit_judge(
+    held_out: HeldOut, rolled_out: set[int], steps: int, device: torch.device, seed: int
+) -> InverseDynamics:
+    """A judge trained on real play of other episodes than those that are rolled out."""
+    return fit_inverse_dynamics(
+        real_play(held_out, rolled_out), device, InverseDynamicsTraining(steps=steps), seed
+    )
 
 
 def agreement(

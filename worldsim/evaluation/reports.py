@@ -42,6 +42,16 @@ def write_json(path: Path, value: object) -> Path:
     return write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What `write_rows` wrote."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table: first column left, the others right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap, ratio_bootstrap
+from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap, ratio_bootstrap, recovery
 from worldsim.evaluation.reports import markdown_table, number, with_interval
 
 LAST = 4
@@ -82,7 +82,7 @@ def _figures(rows: Sequence[dict], by_mode: dict[str, list[dict]], maps: np.ndar
                 sign * _array(each, name)[:, -LAST:].mean(axis=1)
                 for each in (by_mode["off"], rows, by_mode["oracle"])
             )
-            figures[f"recovery_{name}"] = _recovery(off, mode, oracle, maps, seed)
+            figures[f"recovery_{name}"] = recovery(off, mode, oracle, maps, np.random.default_rng(seed))
     if "hits" in rows[0]:
         hits = [hit for row in rows for hit in row["hits"] if hit is not None]
         figures["recall_hit_rate"] = float(np.mean(hits)) if hits else None
@@ -107,19 +107,6 @@ def _mean_where_told(
     if not there.any():
         return None
     return cluster_bootstrap(means[there], maps[there], np.random.default_rng(seed))
-
-
-def _recovery(
-    off: Float[np.ndarray, " starts"],
-    mode: Float[np.ndarray, " starts"],
-    oracle: Float[np.ndarray, " starts"],
-    maps: Int[np.ndarray, " starts"],
-    seed: int,
-) -> Interval:
-    """(off - mode) / (off - oracle) of errors; NaN unless the oracle beats no memory."""
-    if (off - oracle).sum() <= 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return ratio_bootstrap(off - mode, off - oracle, maps, np.random.default_rng(seed))
 
 
 def revisit_page(summary: dict, strips: Sequence[Path]) -> str:

@@ -15,7 +15,14 @@ from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.recalled import copy_recalled, recall_hits, twins_recalled
 from worldsim.evaluation.replayed_depth import seen_masks
-from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
+from worldsim.evaluation.reports import (
+    fingerprint,
+    read_rows,
+    settings_text,
+    write_json,
+    write_rows,
+    write_text,
+)
 from worldsim.evaluation.revisit_strips import write_strips
 from worldsim.evaluation.revisit_tables import revisit_page, summarise
 from worldsim.evaluation.rollouts import (
@@ -110,11 +117,7 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
         OSError: checkpoint or data missing.
     """
     held_out = HeldOut(settings.data)
-    return score_revisits(settings, held_out, held_out.load_models(settings.checkpoint, settings.device))
-
-
-def score_revisits(settings: RevisitEvaluation, held_out: HeldOut, models: WorldModels) -> dict:
-    """The same with the episodes and the model already there."""
+    models = held_out.load_models(settings.checkpoint, settings.device)
     settings = told(settings, models)
     check_horizon(settings.horizon, models.schedule.section)
     recent = models.schedule.recent_frames if settings.recent is None else settings.recent
@@ -190,7 +193,7 @@ def score_all(
         for index, (sample, batch) in enumerate(batches):
             path = folder / f"batch-{index:04d}.jsonl"
             if path.exists():
-                made = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                made = read_rows(path)
                 progress.update(len(batch) * settings.horizon * len(settings.modes))
             else:
                 # Starts are in order of steps, so the last one of an episode has the last stop.
@@ -198,7 +201,7 @@ def score_all(
                     models, {start.episode: span(start, settings).stop for start in batch}
                 )
                 made = score_batch(models, held_out, episodes, batch, settings, progress, sample)
-                write_text(path, "".join(json.dumps(row) + "\n" for row in made))
+                write_rows(path, made)
             rows += made
     return rows
 

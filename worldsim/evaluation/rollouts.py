@@ -76,6 +76,11 @@ def told(settings: R, models: WorldModels) -> R:
     )
 
 
+def noise_seed(seed: int, episode: int, step: int) -> int:
+    """Seed of what is drawn at random from that step on; equal over memory modes and models."""
+    return int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
     """What one rollout begins from: true history, the actions to follow and a noise seed."""
@@ -110,7 +115,7 @@ class Beginning:
             history_followed=encoded.followed.part(0, step),
             true_history_poses=poses[:step],
             true_coming_poses=poses[coming],
-            seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]),
+            seed=noise_seed(seed, episode, step),
         )
 
     def with_memory_of(self, other: "Beginning", recent: int) -> "Beginning":
