@@ -258,7 +258,7 @@ def test_rows_that_would_have_one_name_are_refused() -> None:
 
 
 def test_modes_that_others_are_compared_with_are_asked_for(settings: BenchmarkSettings) -> None:
-    with pytest.raises(ValueError, match="^modes off cosine lack off or hybrid"):
+    with pytest.raises(ValueError, match=r"^modes off cosine lack off or hybrid"):
         replace(settings, modes=("off", "cosine"))
     with pytest.raises(ValueError, match=r"^own\.modes off hybrid lack off or oracle"):
         OwnHistorySettings(modes=("off", "hybrid"))
