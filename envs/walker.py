@@ -83,12 +83,17 @@ class Walker:
         self.set_off([place_in(self.maze_map, self.room, self.rng)])
 
     def go_to(self, goal: int, place: Waypoint | None = None, through: Iterable[int] | None = None) -> None:
-        """Append the way to a place in a room (None: any), through the rooms named or by a shortest way."""
+        """Append the way to a place in a room (None: any), through the rooms named or by a shortest way.
+
+        Where the player stands in another room than the one that the first of the rooms named opens to, because its last
+        errand ended there, it takes a shortest way to that room.
+        """
         room, points = self.room, list[Waypoint]()
-        rooms = rooms_between(self.maze_map, room, goal, self.rng) if through is None else through
-        for following in rooms:
-            points += door_points(self.maze_map.neighbours[room][following], room, self.rng)
-            room = following
+        for wanted in (goal,) if through is None else through:
+            beside = through is not None and wanted in self.maze_map.neighbours[room]
+            for following in (wanted,) if beside else rooms_between(self.maze_map, room, wanted, self.rng):
+                points += door_points(self.maze_map.neighbours[room][following], room, self.rng)
+                room = following
         self.set_off([*points, place_in(self.maze_map, goal, self.rng) if place is None else place])
 
     def set_off(self, points: Iterable[Waypoint]) -> None:

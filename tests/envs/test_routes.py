@@ -12,6 +12,7 @@ from envs.maze import MazeEnv, MazeEnvSettings
 from envs.maze_map import MazeMap, MazeMapSettings
 from envs.route import Waypoint, place_in
 from envs.routes import ASIDE, ASIDE_DEG, KINDS, STAY, Commuter, Route, RouteKind, Walked, draw_route
+from envs.walker import Walker
 
 STEPS = 1500
 SEEDS = (1_000_102, 1_000_104)
@@ -152,6 +153,21 @@ def test_a_guide_stands_where_it_is_told(env: MazeEnv) -> None:
     x, y, _, yaw_deg = info["pose"]
     assert np.hypot(x - goal.x, y - goal.y) < 28.0
     assert abs(yaw_deg - 200.0) < 7.0
+
+
+def test_an_errand_that_ended_in_another_room_does_not_break_the_next_ones_way() -> None:
+    """A player that runs out of patience, or slides through a door, begins its way home elsewhere than planned."""
+    maze_map = MazeMap.generate(1_000_102)
+    for planned, first in ((i, j) for i in range(len(maze_map.rooms)) for j in maze_map.neighbours[i]):
+        for room in range(len(maze_map.rooms)):
+            walker = Walker(maze_map, np.random.default_rng(0))
+            place = place_in(maze_map, room, np.random.default_rng(1))
+            walker.see(place.x, place.y, 0.0)
+            walker.go_to(planned, through=(first, planned))
+            rooms = [room, *(maze_map.room_at(point.x, point.y) for point in walker.way)]
+            assert all(b == a or b in maze_map.neighbours[a] for a, b in pairwise(rooms))
+            assert first in rooms
+            assert rooms[-1] == planned
 
 
 def test_the_same_seed_walks_the_same(env: MazeEnv, walks: list[Walk]) -> None:
