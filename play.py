@@ -15,7 +15,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import tyro
 
 from worldsim.errors import exit_on_user_error
-from worldsim.threads import spin_briefly
+from worldsim.threads import spin_beside_a_spare_core
 
 if TYPE_CHECKING:
     from worldsim.play.recording import Recording
@@ -131,7 +131,7 @@ def report(recording: "Recording | None") -> None:
 
 def main() -> None:
     """The door: parses flags, plays, exits with 2 and one line for errors the player can mend."""
-    spin_briefly()
+    spin_beside_a_spare_core()
     settings = tyro.cli(PlaySettings, description=__doc__)
     with exit_on_user_error():
         settings.check()

@@ -11,6 +11,7 @@ import pytest
 
 from worldsim.cli import COMMANDS, Command, find_command, parse
 from worldsim.errors import exit_on_user_error, one_line
+from worldsim.threads import spare_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,20 +90,74 @@ def test_help_and_recording_load_no_torch(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("door", ["play", "worldsim.cli"])
-@pytest.mark.parametrize(("given", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None)])
-def test_doors_tame_spinning_threads_before_torch_loads(door: str, given: dict, spins: str | None) -> None:
+WATCH_TORCH = """
+import importlib, os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(*(os.environ.get(key) for key in ("GOMP_SPINCOUNT", "OMP_NUM_THREADS")))
+            raise SystemExit(0)
+sys.meta_path.insert(0, Watch())
+"""
+"""Tells, when torch is first wanted, what it will find."""
+
+
+@pytest.mark.parametrize(
+    ("given", "cores", "found"),
+    [
+        ({}, {0, 1}, "1000 None"),
+        ({}, {0, 1, 2, 3}, "20000 3"),
+        ({"GOMP_SPINCOUNT": "5"}, {0, 1, 2, 3}, "5 3"),
+        ({"OMP_NUM_THREADS": "4"}, {0, 1, 2, 3}, "1000 4"),
+        ({"OMP_WAIT_POLICY": "active"}, {0, 1, 2, 3}, "None None"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("door", "arguments"),
+    [("play", ["--headless", "--out", "x.mp4"]), ("worldsim.cli", ["bench", "step"])],
+)
+def test_doors_to_play_leave_a_core_free_before_torch_loads(
+    door: str, arguments: list[str], given: dict[str, str], cores: set[int], found: str
+) -> None:
     """On a shared machine a training step took 2.6 s instead of 0.2 s, a step of play 0.8 s instead of 0.2 s."""
     code = (
-        "import atexit, importlib, os, sys\n"
-        "atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules))\n"
-        f"sys.argv[1:] = ['--help']\nimportlib.import_module('{door}').main()"
+        f"{WATCH_TORCH}\nfrom worldsim import threads\nthreads.siblings = lambda: False\n"
+        f"os.sched_getaffinity = lambda _: {cores}\n"
+        f"sys.argv[1:] = {arguments}\nimportlib.import_module('{door}').main()"
     )
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    }
-    done = run_python(code, stdout=subprocess.PIPE, env=kept | given)
-    assert done.stdout.splitlines()[-1] == f"{spins} False"
+    done = run_python(code, stdout=subprocess.PIPE, env=without_threads() | given)
+    assert done.stdout.splitlines() == [found], done.stderr
+
+
+def test_other_commands_spin_briefly_on_all_cores() -> None:
+    """Several trainings at once, or workers, would stand in each other's way."""
+    code = f"{WATCH_TORCH}\nsys.argv[1:] = ['train', 'model']\nimportlib.import_module('worldsim.cli').main()"
+    done = run_python(code, stdout=subprocess.PIPE, env=without_threads())
+    assert done.stdout.splitlines() == ["1000 None"], done.stderr
+
+
+def without_threads() -> dict[str, str]:
+    """The environment as it is for a user who has said nothing about threads."""
+    told = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    return {name: value for name, value in os.environ.items() if name not in told}
+
+
+@pytest.mark.parametrize(
+    ("cores", "shared", "threads"),
+    [
+        (1, False, None),
+        (2, False, None),
+        (3, False, 2),
+        (4, False, 3),
+        (2, True, None),
+        (4, True, 2),
+        (16, True, 8),
+        (None, False, None),
+    ],
+)
+def test_threads_leave_a_core_to_others(cores: int | None, shared: bool, threads: int | None) -> None:
+    """Two of two cores, or one sibling of each pair, is what torch would take by itself."""
+    assert spare_threads(cores, shared) == threads
 
 
 def test_user_errors_become_one_line(capsys: pytest.CaptureFixture[str]) -> None:

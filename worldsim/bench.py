@@ -42,7 +42,7 @@ class StepBench:
     device: str = "auto"
     """auto, cpu or cuda"""
     threads: int | None = None
-    """CPU threads that torch may use; None takes torch's own choice"""
+    """CPU threads that torch may use; None takes as many as play does: all cores but one, and both of two"""
     steps: int = 60
     """timed steps of each world"""
     warmup: int = 5

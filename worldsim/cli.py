@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import tyro
 
 from worldsim.errors import exit_on_user_error
-from worldsim.threads import spin_briefly
+from worldsim.threads import spin_beside_a_spare_core, spin_briefly
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,11 @@ class Command:
     summary: str
     report: str = ""
     """File in the folder `settings.out` to print when the command is done."""
+    plays: bool = False
+    """It plays one world step by step, as `play.py` does; others have more to do at once, or processes of their own."""
 
     def load(self) -> Callable[..., object]:
+        (spin_beside_a_spare_core if self.plays else spin_briefly)()
         module, name = self.target.split(":")
         function: Callable[..., object] = getattr(import_module(module), name)
         return function
@@ -86,6 +89,7 @@ COMMANDS = (
         ("demo",),
         "worldsim.demo:run_demo",
         "look away, wait, look back: a video with and without memory",
+        plays=True,
     ),
     Command(
         ("rollout",),
@@ -147,6 +151,7 @@ COMMANDS = (
         ("bench", "step"),
         "worldsim.bench:bench_step",
         "how long one input step takes, part by part, with little and with much in memory",
+        plays=True,
     ),
     Command(
         ("bench", "train"),
@@ -237,7 +242,6 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 @exit_on_user_error()
 def main() -> None:
     """Entry point of the `worldsim` command."""
-    spin_briefly()
     parse(sys.argv[1:])()
 
 
