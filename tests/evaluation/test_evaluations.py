@@ -16,7 +16,9 @@ from worldsim.evaluation.autoencoder import AutoencoderEvaluation, run_autoencod
 from worldsim.evaluation.displaced import displaced_play
 from worldsim.evaluation.drift import DriftEvaluation, choose_starts, run_drift
 from worldsim.evaluation.drift_summary import has_collapsed
+from worldsim.evaluation.fidelity import action_fidelity, fit_judge
 from worldsim.evaluation.held_out import HeldOut
+from worldsim.evaluation.inverse_dynamics import judged_moves
 from worldsim.evaluation.revisits import RevisitEvaluation, run_revisits
 from worldsim.evaluation.rollouts import Beginning
 from worldsim.evaluation.starts import StartSettings
@@ -251,6 +253,22 @@ def test_drift_judges_features_actions_and_keeps_clips(checkpoint: Path, data: P
     assert "steps as told" in page
 
 
+def test_frames_that_do_what_they_are_told_agree(checkpoint: Path, data: Path):
+    """A source without the frame before the first must be told the step of its second frame, not of its first."""
+    held_out = HeldOut(data)
+    judge = fit_judge(held_out, set(), 2, torch.device("cpu"), 0)
+    frames_u8 = held_out.read(0, np.arange(40))
+    told = judged_moves(judge, frames_u8)  # So every step is as told.
+    shown = {"whole": [frames_u8], "cut": [frames_u8[1:]]}
+    figures = action_fidelity(judge, [told], shown, np.array([7]), 5, 0)
+    for name in ("turns", "moves"):
+        assert figures[name]["whole"]["all"].mean == figures[name]["cut"]["all"].mean == 1
+    told[0, 0] = -90.0 if told[0, 0] > 0 else 90.0
+    figures = action_fidelity(judge, [told], shown, np.array([7]), 5, 0)
+    assert figures["turns"]["whole"]["all"].mean == pytest.approx(38 / 39)
+    assert figures["turns"]["cut"]["all"].mean == 1
+
+
 @pytest.mark.parametrize("walked", [0, 5])
 def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path, tmp_path: Path, walked: int):
     """Walking hides what grows or flickers: nothing of real play may move, nor any action after it reach the model."""
@@ -274,9 +292,11 @@ def test_standing_still_is_compared_with_one_frame(checkpoint: Path, data: Path,
 
 def test_displaced_play_takes_the_steps_elsewhere(checkpoint: Path, data: Path, tmp_path: Path):
     """The game's own frames of another episode's place, stepped through by hand."""
-    settings = drift_settings(checkpoint, data, tmp_path, displaced=True)
+    settings = drift_settings(checkpoint, data, tmp_path, displaced=True, judge_steps=5)
     summary = run_drift(settings)
     assert summary["metrics"]["sharpness"]["displaced"]["last"] > 0
+    assert set(summary["action_fidelity"]["turns"]) == {"model", "real", "displaced"}
+    assert "turns, real play, the same steps elsewhere" in (tmp_path / "drift.md").read_text()
     assert "the same steps elsewhere" in (tmp_path / "drift.md").read_text()
     held_out = HeldOut(data)
     starts = choose_starts(held_out, settings)

@@ -13,12 +13,14 @@ from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
+from worldsim.evaluation.bootstrap import Interval
 from worldsim.evaluation.displaced import displaced_play
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.drift_summary import METRICS, edge, summarise
 from worldsim.evaluation.features import frechet_distance, latent_features
-from worldsim.evaluation.fidelity import action_fidelity
+from worldsim.evaluation.fidelity import action_fidelity, fit_judge
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
+from worldsim.evaluation.inverse_dynamics import told_moves
 from worldsim.evaluation.reports import settings_text, write_json, write_text
 from worldsim.evaluation.rollouts import (
     Beginning,
@@ -120,7 +122,8 @@ def run_drift(settings: DriftEvaluation) -> dict:
         rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
     rollouts = [rollout.since(settings.walked) for rollout in rollouts]
     seconds = time.perf_counter() - begun
-    series = describe_all(models, held_out, encoded, starts, rollouts, settings)
+    elsewhere = displaced_play(held_out, starts, settings.frames) if settings.displaced else None
+    series = describe_all(models, encoded, starts, rollouts, elsewhere, settings)
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     summary = {
         "settings": {**settings_text(settings), "sampler": settings.sampler},
@@ -144,10 +147,9 @@ def run_drift(settings: DriftEvaluation) -> dict:
         ),
     }
     if settings.judge_steps and settings.still_after is None:
-        summary["action_fidelity"] = action_fidelity(
-            held_out, models.odometer.motion, encoded, starts, beginnings, rollouts, edge(settings.frames),
-            settings.judge_steps, models.device, settings.seed,
-        )  # fmt: skip
+        summary["action_fidelity"] = judge_steps(
+            held_out, models, encoded, starts, beginnings, rollouts, elsewhere, settings
+        )
     for i, rollout in enumerate(rollouts[: settings.clips]):
         write_clip(settings.out / "clips" / f"{i:03d}.mp4", rollout.frames_u8)
     write_sharpness_plot(series, settings.out / "drift_sharpness.png")
@@ -159,10 +161,10 @@ def run_drift(settings: DriftEvaluation) -> dict:
 
 def describe_all(
     models: WorldModels,
-    held_out: HeldOut,
     encoded: dict[int, EncodedEpisode],
     starts: Sequence[tuple[int, int]],
     rollouts: Sequence[Rollout],
+    elsewhere: Sequence[UInt8[Tensor, "_ height width 3"]] | None,
     settings: DriftEvaluation,
 ) -> dict[str, dict[str, Float[np.ndarray, "rollout _"]]]:
     """Every metric, (rollout, frame), of the model's frames, of real play's, of those through the autoencoder, and of
@@ -174,13 +176,38 @@ def describe_all(
         ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), models.device))
     made = [describe(rollout.frames_u8, models.device) for rollout in rollouts]
     sources = {"model": made, "real": real, "autoencoder": ceiling}
-    if settings.displaced:
-        elsewhere = displaced_play(held_out, starts, settings.frames)
+    if elsewhere is not None:
         sources["displaced"] = [describe(frames_u8, models.device) for frames_u8 in elsewhere]
     return {
         source: {name: np.stack([figures[name] for figures in each]) for name in METRICS}
         for source, each in sources.items()
     }
+
+
+def judge_steps(
+    held_out: HeldOut,
+    models: WorldModels,
+    encoded: dict[int, EncodedEpisode],
+    starts: Sequence[tuple[int, int]],
+    beginnings: Sequence[Beginning],
+    rollouts: Sequence[Rollout],
+    elsewhere: Sequence[UInt8[Tensor, "_ height width 3"]] | None,
+    settings: DriftEvaluation,
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """Which steps turn and move as told: the model's, real play's, and those of displaced play where it is asked for."""
+    rolled_out = {each for each, _ in starts}
+    judge = fit_judge(held_out, rolled_out, settings.judge_steps, models.device, settings.seed)
+    told, real, made = [], [], []
+    for (each, step), beginning, rollout in zip(starts, beginnings, rollouts, strict=True):
+        actions = np.concatenate((beginning.history_actions, beginning.actions))
+        told.append(told_moves(models.odometer.motion, torch.from_numpy(actions))[-settings.frames :])
+        real.append(encoded[each].frames_u8[step - 1 : step + settings.frames])
+        made.append(torch.cat((real[-1][:1], rollout.frames_u8)))
+    shown = {"model": made, "real": real}
+    if elsewhere is not None:
+        shown["displaced"] = list(elsewhere)
+    maps = np.array([held_out.map_seeds[each] for each, _ in starts])
+    return action_fidelity(judge, told, shown, maps, edge(settings.frames), settings.seed)
 
 
 def feature_distances(

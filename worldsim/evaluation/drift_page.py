@@ -120,13 +120,14 @@ def _others(summary: dict) -> str:
         fidelity = summary["action_fidelity"]
         rows = []
         for name in ("turns", "moves"):
-            for source in ("model", "real"):
+            for source in fidelity[name]:
                 parts = (with_interval(fidelity[name][source][when]) for when in ("all", "first", "last"))
                 rows.append((f"{name}, {LABELS[source]}", *parts))
         header = ("steps as told", "all", "first 15 %", "last 15 %")
         text += "\n\n" + markdown_table(header, rows)
         text += (
             "\n\nJudged by a network that was trained on pairs of frames of real play. Walls make true moves differ from "
-            "what is told as well, and the judge errs: real play is the ceiling."
+            "what is told as well, and the judge errs: real play is the ceiling, "
+            "displaced play where rollouts have left the recorded place."
         )
     return text

@@ -1,24 +1,21 @@
 """Do rollouts turn and move as their actions say? Judged by a network that has seen real play alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from retrieval.motion import Motion
 from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap
-from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.evaluation.held_out import HeldOut
 from worldsim.evaluation.inverse_dynamics import (
     InverseDynamics,
     InverseDynamicsTraining,
     as_told,
     fit_inverse_dynamics,
     judged_moves,
-    told_moves,
 )
-from worldsim.evaluation.rollouts import Beginning, Rollout
 
 EPISODES, FRAMES = 96, 300
 """most episodes and frames of each that the judge is trained on"""
@@ -27,34 +24,25 @@ FEWEST = 4
 
 
 def action_fidelity(
-    held_out: HeldOut,
-    motion: Motion,
-    encoded: dict[int, EncodedEpisode],
-    starts: Sequence[tuple[int, int]],
-    beginnings: Sequence[Beginning],
-    rollouts: Sequence[Rollout],
+    judge: InverseDynamics,
+    told: Sequence[Float[Tensor, "_ 3"]],
+    shown: Mapping[str, Sequence[UInt8[Tensor, "_ height width 3"]]],
+    maps: Int64[np.ndarray, " rollout"],
     part: int,
-    judge_steps: int,
-    device: torch.device,
     seed: int,
 ) -> dict[str, dict[str, dict[str, Interval]]]:
-    """Share of steps that turn, and that move, as told: of the rollouts and of real play on the same actions.
+    """Share of steps that turn, and that move, as told: one figure for each source of frames.
 
-    Over all steps, and over the first and the last `part` of each rollout.
+    `told` has one row for each frame of a rollout (`told_moves`); `shown` is what each source shows of the same steps, up
+    to the last frame, and before the first one if the source knows it. Over all steps, and the first and last `part`.
     """
-    judge = fit_judge(held_out, {each for each, _ in starts}, judge_steps, device, seed)
-    agree: dict[str, list[Tensor]] = {"model": [], "real": []}
-    for (each, step), beginning, rollout in zip(starts, beginnings, rollouts, strict=True):
-        frames_u8 = encoded[each].frames_u8
-        stop = step + len(rollout.frames_u8)
-        told = told_moves(
-            motion, torch.from_numpy(np.concatenate((beginning.history_actions, beginning.actions)))
-        )
-        told = told[-len(rollout.frames_u8) :]
-        made = torch.cat((frames_u8[step - 1 : step], rollout.frames_u8))
-        for source, shown in (("model", made), ("real", frames_u8[step - 1 : stop])):
-            agree[source].append(torch.stack(agreement(judge, shown, told)).double())
-    maps = np.array([held_out.map_seeds[each] for each, _ in starts])
+    agree = {
+        source: [
+            torch.stack(agreement(judge, frames_u8, wanted[1 - len(frames_u8) :])).double()
+            for frames_u8, wanted in zip(each, told, strict=True)
+        ]
+        for source, each in shown.items()
+    }
     return {
         name: {
             source: {
