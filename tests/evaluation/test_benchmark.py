@@ -53,12 +53,14 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(routes: Path, checkpoint: Path, tmp_path: Path) -> BenchmarkSettings:
+def settings(
+    routes: Path, checkpoint: Path, lpips_weights: tuple[Path, Path], tmp_path: Path
+) -> BenchmarkSettings:
     return BenchmarkSettings(
         checkpoint=checkpoint, out=tmp_path / "out", data=routes, starts=1, controls=1, samples=2, horizon=16,
         denoising_steps=1, modes=("off", "hybrid"), judge_steps=2, strips=1, device="cpu",
         own=OwnHistorySettings(routes=2, longest=100, modes=("off", "oracle")),
-        contestants=("worldsim.benchmark.contestant:CopyLast",),
+        contestants=("worldsim.benchmark.contestant:CopyLast",), lpips=lpips_weights,
     )  # fmt: skip
 
 
@@ -86,9 +88,12 @@ def test_one_command_tells_all_of_it_and_a_second_run_makes_nothing(
     assert first["true_history"]["revisits"]["starts"] == 1
     modes = first["true_history"]["revisits"]["modes"]
     copy = "CopyLast"
-    assert modes[copy]["psnr"] == pytest.approx(modes["copy last frame"]["psnr"], abs=1e-4)
+    for measure in ("psnr", "lpips"):
+        assert modes[copy][measure] == pytest.approx(modes["copy last frame"][measure], abs=1e-4)
+    assert first["own_history"]["modes"]["off"]["own_lpips"].mean > 0
     told = json.loads((settings.out / "benchmark.json").read_text())
     page = (settings.out / "benchmark.html").read_text()
+    assert page.count(">LPIPS<") == 3  # of the returns, of views never seen, of own histories
     for name in (
         "In short",
         "True history",

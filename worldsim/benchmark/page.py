@@ -141,22 +141,24 @@ def own_parts(own: Mapping[str, Any] | None) -> list[str]:
     """The table of own histories."""
     if own is None:
         return ["No route came back to its very view soon enough."]
-    told = "turns" in next(iter(own["modes"].values()))
+    first = next(iter(own["modes"].values()))
+    told, lpips = "turns" in first, "own_lpips" in first
     header = (
-        "memory", "PSNR to own first visit", "over off", "SSIM", "recovery (1 − SSIM)", "recovery (sq. error)",
-        "PSNR to the game", "sharpness", *(("turns as told", "moves as told") if told else ()),
+        "memory", "PSNR to own first visit", "over off", "SSIM", *(("LPIPS",) if lpips else ()),
+        "recovery (1 − SSIM)", "recovery (sq. error)", "PSNR to the game", "sharpness",
+        *(("turns as told", "moves as told") if told else ()),
     )  # fmt: skip
     rows = []
     for mode, figures in own["modes"].items():
         each = figures
         rows.append(
             (mode, with_interval(each["own_psnr"]), with_interval(each["own_gain"], signed=True) if mode != "off" else "",
-             with_interval(each["own_ssim"], 3), with_interval(each["recovery_ssim"]) if mode != "off" else "",
+             with_interval(each["own_ssim"], 3), *((with_interval(each["own_lpips"], 3),) if lpips else ()),
+             with_interval(each["recovery_ssim"]) if mode != "off" else "",
              with_interval(each["recovery_mse"]) if mode != "off" else "", number(each["engine_psnr"].mean),
              number(each["sharpness"].mean),
              *((number(each["turns"].mean), number(each["moves"].mean)) if told else ()))
         )  # fmt: skip
-    real = next(iter(own["modes"].values()))
     parts = [
         f"{own['routes']} routes on {own['maps']} maps, {own['frames']:.0f} frames on average, from 16 true frames on the "
         "recorded actions. The return is compared with the world's own first visit, the last 4 frames, which the game sees "
@@ -164,6 +166,6 @@ def own_parts(own: Mapping[str, Any] | None) -> list[str]:
         markdown_table(header, rows),
     ]
     if told:
-        turns, moves = (number(real[f"true_{name}"].mean) for name in ("turns", "moves"))
+        turns, moves = (number(first[f"true_{name}"].mean) for name in ("turns", "moves"))
         parts.append(f"Real play on the same steps, by the same judge: turns {turns}, moves {moves}.")
     return parts
