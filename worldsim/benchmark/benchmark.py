@@ -15,12 +15,8 @@ from envs.maze_map import MazeMapSettings
 from envs.routes import KINDS, RouteKind
 from worldsim.benchmark.contestant import load_contestants, run_contestant
 from worldsim.benchmark.covisible_recall import CovisibleRecallSettings, covisible_recall, summarise_recall
-from worldsim.benchmark.own_history import (
-    OwnHistorySettings,
-    OwnWorlds,
-    own_returns,
-    summarise_own,
-)
+from worldsim.benchmark.latency import recall_latency
+from worldsim.benchmark.own_history import OwnHistorySettings, OwnWorlds, own_returns, summarise_own
 from worldsim.benchmark.page import write_pages
 from worldsim.checkpoint import WorldModels
 from worldsim.device import choose_device
@@ -40,6 +36,7 @@ from worldsim.evaluation.revisits import (
 )
 from worldsim.evaluation.rollouts import RolloutSettings, told
 from worldsim.evaluation.starts import Start
+from worldsim.files import read_json
 from worldsim.record import RecordSettings, record
 
 ALL_MODES: tuple[EvaluatedMode, ...] = (
@@ -173,6 +170,7 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
         )
     summary["true_history"] = report_revisits(revisits, held_out, models, rows)
     summary["recall"] = recall_alone(models, held_out, starts, settings, folder)
+    summary["latency"] = latency(models, folder)
     summary["own_history"] = own_history(models, held_out, starts, settings, folder, lpips)
     write_json(settings.out / "benchmark.json", summary)
     write_pages(settings.out, summary)
@@ -226,6 +224,15 @@ def recall_alone(
         for name, part in parts.items()
         if part
     }
+
+
+def latency(models: WorldModels, folder: Path) -> dict[str, Any] | None:
+    """How long recall takes; measured once a run, on whatever machine it began."""
+    path = folder / "latency.json"
+    if not path.exists():
+        write_json(path, recall_latency(models))
+    measured: dict[str, Any] | None = read_json(path)
+    return measured
 
 
 def own_history(

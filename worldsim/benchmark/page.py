@@ -58,6 +58,7 @@ def benchmark_page(summary: Mapping[str, Any], pictures: Sequence[Path]) -> str:
         *part_tables(true, "###"),
         "## Recall alone",
         *recall_parts(summary["recall"]),
+        *latency_parts(summary["latency"]),
         "## Own history: the model makes the first visit, the way and the return",
         *own_parts(summary["own_history"]),
         "## Pictures",
@@ -135,6 +136,31 @@ def recall_parts(recall: Mapping[str, Any]) -> list[str]:
             markdown_table((*header, f"precision@{k}", f"recall@{k} of oracle"), rows),
         ]
     return parts
+
+
+def latency_parts(latency: Mapping[str, Any] | None) -> list[str]:
+    """The table of how long a recall takes; nothing for models that cannot be played."""
+    if latency is None:
+        return []
+    names = ("search_p50_ms", "search_p95_ms", "recall_p50_ms", "step_p50_ms")
+    rows = [
+        (f"{row['frames']:,}", *(number(row[name]) for name in names), f"{row['share']:.1%}")
+        for row in latency["rows"]
+    ]
+    header = (
+        "frames in memory",
+        "search, p50 ms",
+        "p95 ms",
+        "recall, p50 ms",
+        "step, p50 ms",
+        "recall of step",
+    )
+    return [
+        f"How long it takes, of {latency['queries']} searches by hybrid score on {latency['processor']} and of "
+        f"{latency['steps']} steps of one world on {latency['device']}, {latency['threads']} threads. Recall is the "
+        "search, what foresees the coming view, and what registers the frames that were found.",
+        markdown_table(header, rows),
+    ]
 
 
 def own_parts(own: Mapping[str, Any] | None) -> list[str]:
