@@ -24,7 +24,8 @@ def recall_latency(
     """Times in ms and what they were measured on; memories hold noise. Some fifteen seconds, half of them to fill memories.
 
     `search` is `Memory.recall` by hybrid score; `recall` and `step` are those of `worldsim bench step`, `recall` with
-    what foresees the coming view and registers what was found. None for models that cannot be played.
+    what foresees the coming view and registers what was found; `share` is of their medians. None for models that
+    cannot be played.
     """
     if models.schedule.coming:
         return None
@@ -36,7 +37,7 @@ def recall_latency(
         p50_ms, p95_ms = 1e3 * np.percentile(times_s, (50, 95))
         rows.append({
             "frames": size.memory_frames, "search_p50_ms": float(p50_ms), "search_p95_ms": float(p95_ms),
-            "recall_p50_ms": recall.p50_ms, "step_p50_ms": total.p50_ms, "share": recall.share,
+            "recall_p50_ms": recall.p50_ms, "step_p50_ms": total.p50_ms, "share": recall.p50_ms / total.p50_ms,
         })  # fmt: skip
     return {
         "processor": device_name(torch.device("cpu")), "device": report.device, "threads": report.threads,
