@@ -12,12 +12,16 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
+from retrieval.shortlist import Shortlist
+
 Mode = Literal["hybrid", "cosine", "time"]
 
 FORMAT = "worldsim-hybrid-index-1"
 # float32 overflows at e^89: no exponent in use passes this one, and older keys than e^−80 count as 0 in time.
 EXPONENT_LIMIT = 60.0
 EXPONENT_FLOOR = -80.0
+# Reading so many keys takes less time than a shortlist of them.
+MANY = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,16 @@ class HybridIndexSettings:
     """Weight w of the time term against a cosine of at most 1."""
     time_constant: float = 100.0
     """Age τ, in frames, at which the time term has fallen to 1/e."""
+    telling: int = 0
+    """Last columns of a key by which most keys are ruled out, where there are many; see `Shortlist`."""
 
     def __post_init__(self):
         if self.dim < 1 or self.time_constant <= 0 or self.time_weight < 0:
             raise ValueError(
                 f"{self}: dim must be 1 or more, time_constant above 0 frames, time_weight 0 or more"
             )
+        if not 0 <= self.telling <= self.dim:
+            raise ValueError(f"telling {self.telling} is not within 0 and the key's {self.dim} columns")
 
 
 class HybridIndex:
@@ -51,6 +59,7 @@ class HybridIndex:
         self.settings = settings
         self._index = faiss.IndexFlatIP(settings.dim + 1)
         self._times = np.zeros(1024, np.int64)
+        self._shortlist = Shortlist(settings.telling)
         self._reference = 0
 
     def __len__(self) -> int:
@@ -86,6 +95,7 @@ class HybridIndex:
         if total > len(self._times):
             self._times = np.concatenate([self._times[:n], np.zeros(max(n, len(times)) + 1024, np.int64)])
         self._times[n:total] = times
+        self._shortlist.put(n, keys)
         if n == 0:
             self._reference = int(times[-1])
         self._index.add(np.concatenate([keys, self._column(times)[:, None]], axis=1))
@@ -127,17 +137,24 @@ class HybridIndex:
         extended[:, :-1] = 0 if mode == "time" else queries
         weight = {"hybrid": self.settings.time_weight, "cosine": 0.0, "time": 1.0}[mode]
         extended[:, -1] = weight * np.exp(-(time - self._reference) / tau)
-        # A selector costs time for each entry, so none is given where nothing is skipped.
-        parameters = None
-        if searched < len(self):
-            selector = faiss.IDSelectorRange(
-                0, searched
-            )  # A name of its own keeps it alive during the search.
-            parameters = faiss.SearchParameters()
-            parameters.sel = selector
+        selector = self._selector(extended, count, searched, weight)  # A name keeps it alive in the search.
+        parameters = faiss.SearchParameters()
+        parameters.sel = selector
         scores, ids = self._index.search(extended, count, params=parameters)
         scores[ids < 0] = -np.inf
         return scores, ids
+
+    def _selector(
+        self, queries: Float32[np.ndarray, "q columns"], count: int, searched: int, time_weight: float
+    ) -> faiss.IDSelector:
+        """The first `searched` entries, or of many those that may be among the best."""
+        chosen = None
+        if searched >= MANY and len(queries) == 1:
+            chosen = self._shortlist.chosen(queries[0, :-1], count, searched, time_weight)
+        if chosen is None:
+            return faiss.IDSelectorRange(0, searched)
+        # It takes an array, and keeps it, whatever its signature says.
+        return faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
     def remove_after(self, n: int) -> None:
         """Keep the first n entries only, as if the others had never been added."""

@@ -190,7 +190,7 @@ def _any_actions(sizes: Preset) -> ActionSpace:
 
 
 def fill_memory(world: World, frames: int, seed: int = 0) -> None:
-    """Append frames of noise with random unit keys: an index is as slow for them as for real ones."""
+    """Append frames of noise with random unit keys from all over a map: an index is as slow for them as for real ones."""
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     config, dim = world.models.transformer.config, world.models.descriptor.dim
     shape = (config.latent_channels, config.latent_height, config.latent_width)

@@ -57,6 +57,7 @@ class Memory:
                 dim=key_dim + PLACE_COLUMNS,
                 time_weight=settings.time_weight,
                 time_constant=settings.time_constant,
+                telling=PLACE_COLUMNS,
             )
         )
         self._key_dim = key_dim

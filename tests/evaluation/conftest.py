@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from envs.maze import MazeEnv
 from retrieval.motion import fit_motion
@@ -14,6 +15,7 @@ from worldsim.action_space import ActionSpace
 from worldsim.build import build_models
 from worldsim.checkpoint import save_checkpoint
 from worldsim.episode import Episode, EpisodeHeader, EpisodeWriter
+from worldsim.evaluation.lpips import CHANNELS, Lpips
 from worldsim.presets import tiny
 
 STEPS = 120
@@ -74,3 +76,25 @@ def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     save_checkpoint(models, folder)
     return folder
+
+
+@pytest.fixture(scope="package")
+def lpips_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """AlexNet, with a classifier as in the file that torchvision loads, and LPIPS's heads.
+
+    Their numbers look like random ones and are the same everywhere.
+    """
+
+    def wave(like: torch.Tensor, speed: float) -> torch.Tensor:
+        return (torch.arange(like.numel(), dtype=torch.float64).square() * speed).sin().view(like.shape)
+
+    folder, backbone, heads = tmp_path_factory.mktemp("lpips"), {"classifier.1.bias": torch.zeros(3)}, {}
+    for number, (name, like) in enumerate(Lpips().features.state_dict().items()):
+        scale = (2 / like[0].numel()) ** 0.5
+        backbone[f"features.{name}"] = (scale * wave(like, 0.7 + 0.01 * number)).float()
+    for number, channels in enumerate(CHANNELS):
+        head = wave(torch.zeros(1, channels, 1, 1), 0.3 + number).abs()
+        heads[f"lin{number}.model.1.weight"] = head.float()
+    torch.save(backbone, folder / "alexnet.pth")
+    save_file(heads, folder / "alex.safetensors")
+    return folder / "alexnet.pth", folder / "alex.safetensors"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from worldsim.benchmark.contestant import (
     run_contestant,
 )
 from worldsim.benchmark.covisible_recall import CovisibleRecallSettings, covisible_recall, summarise_recall
+from worldsim.benchmark.latency import recall_latency
 from worldsim.benchmark.own_history import (
     LEAD,
     SAME,
@@ -28,6 +30,7 @@ from worldsim.benchmark.own_history import (
     OwnWorlds,
     own_returns,
 )
+from worldsim.benchmark.page import latency_parts
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation.held_out import HeldOut
 from worldsim.evaluation.replayed_depth import replayed_depths
@@ -35,6 +38,7 @@ from worldsim.evaluation.revisits import choose_starts
 from worldsim.evaluation.rollouts import Beginning, roll_out
 from worldsim.evaluation.seen_pixels import seen_before, shown_by
 from worldsim.evaluation.starts import Start
+from worldsim.memory import Memory, Recalled
 from worldsim.record import RecordSettings, record
 from worldsim.world import WorldSettings
 
@@ -53,12 +57,14 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(routes: Path, checkpoint: Path, tmp_path: Path) -> BenchmarkSettings:
+def settings(
+    routes: Path, checkpoint: Path, lpips_weights: tuple[Path, Path], tmp_path: Path
+) -> BenchmarkSettings:
     return BenchmarkSettings(
         checkpoint=checkpoint, out=tmp_path / "out", data=routes, starts=1, controls=1, samples=2, horizon=16,
         denoising_steps=1, modes=("off", "hybrid"), judge_steps=2, strips=1, device="cpu",
         own=OwnHistorySettings(routes=2, longest=100, modes=("off", "oracle")),
-        contestants=("worldsim.benchmark.contestant:CopyLast",),
+        contestants=("worldsim.benchmark.contestant:CopyLast",), lpips=lpips_weights,
     )  # fmt: skip
 
 
@@ -86,9 +92,12 @@ def test_one_command_tells_all_of_it_and_a_second_run_makes_nothing(
     assert first["true_history"]["revisits"]["starts"] == 1
     modes = first["true_history"]["revisits"]["modes"]
     copy = "CopyLast"
-    assert modes[copy]["psnr"] == pytest.approx(modes["copy last frame"]["psnr"], abs=1e-4)
+    for measure in ("psnr", "lpips"):
+        assert modes[copy][measure] == pytest.approx(modes["copy last frame"][measure], abs=1e-4)
+    assert first["own_history"]["modes"]["off"]["own_lpips"].mean > 0
     told = json.loads((settings.out / "benchmark.json").read_text())
     page = (settings.out / "benchmark.html").read_text()
+    assert page.count(">LPIPS<") == 3  # of the returns, of views never seen, of own histories
     for name in (
         "In short",
         "True history",
@@ -96,6 +105,7 @@ def test_one_command_tells_all_of_it_and_a_second_run_makes_nothing(
         "Own history",
         "By kind of route",
         "coverage@4",
+        "100,000",
         copy,
     ):
         assert name in page, name
@@ -106,6 +116,7 @@ def test_one_command_tells_all_of_it_and_a_second_run_makes_nothing(
         raise AssertionError("made again")
 
     monkeypatch.setattr(benchmark, "covisible_recall", never)
+    monkeypatch.setattr(benchmark, "recall_latency", never)
     monkeypatch.setattr("worldsim.evaluation.revisits.score_batch", never)
     monkeypatch.setattr("worldsim.benchmark.own_history.roll_out", never)
     run_benchmark(settings)
@@ -137,6 +148,34 @@ def test_recall_is_judged_by_pixels_as_brute_force_counts_them(
     figures = summarise_recall(rows, seed=0)
     assert figures["oracle"]["of_oracle@2"].mean == 1.0
     assert figures["oracle"]["coverage@2"].mean > figures["time"]["coverage@2"].mean
+
+
+def test_recall_is_timed_with_as_many_frames_as_are_told(
+    models: WorldModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a search of a memory that was not filled, of another mode, or with nothing to find."""
+    searched = []
+    recall = Memory.recall
+
+    def watched(memory: Memory, query: np.ndarray, *rest: Any) -> list[Recalled]:
+        found = recall(memory, query, *rest)
+        searched.append((memory.mode, len(memory), len(found)))
+        assert abs(float(np.linalg.norm(query)) - 1) < 1e-5
+        return found
+
+    monkeypatch.setattr(Memory, "recall", watched)
+    told = recall_latency(models, sizes=(200, 600), queries=3, steps=2)
+    assert told is not None
+    wanted = models.schedule.recalled.frames
+    assert searched[-8:] == [*[("hybrid", 200, wanted)] * 4, *[("hybrid", 600, wanted)] * 4]
+    assert [row["frames"] for row in told["rows"]] == [200, 600]
+    for row in told["rows"]:
+        assert 0 < row["search_p50_ms"] <= row["search_p95_ms"]
+        assert 0 < row["recall_p50_ms"] < row["step_p50_ms"]
+        assert 0 < row["share"] < 1
+    [text, table] = latency_parts(told)
+    assert told["processor"] in text
+    assert f"| 600 | {told['rows'][1]['search_p50_ms']:.2f} |" in table
 
 
 def test_own_returns_are_seen_from_where_the_world_had_made_them_up(

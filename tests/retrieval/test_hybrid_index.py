@@ -76,6 +76,37 @@ def test_exact_when_asked_about_earlier_times():
     assert_exact(index, keys, times, unit(rng, 2), int(times[-1]), 8)
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "cosine", "time"])
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_exact_where_most_keys_are_not_read(mode, apart):
+    """Guards against a shortlist that rules out an entry whose other columns, or age, make up for the last ones.
+
+    Forty old keys lie where the query does and look the other way; twenty new ones look the same way and lie as far off as
+    that is just worth. All others lie `apart` and more. A rewind writes over a part.
+    """
+    rng = np.random.default_rng(7)
+    settings = HybridIndexSettings(dim=18, time_weight=0.5, time_constant=50.0, telling=2)
+    index, n = HybridIndex(settings), 20_000
+    query = np.concatenate([unit(rng, 1), [[1.0, -1.0]]], 1).astype(np.float32)
+    far = apart * (0.5 + rng.exponential(size=(n, 2)))
+    keys = np.concatenate([unit(rng, n), far * [[-1, 1]]], 1).astype(np.float32)
+    opposite, alike = rng.choice(9000, 40, replace=False), n - 30 - np.arange(20)
+    keys[opposite] = [*-query[0, :16], 0, 0]
+    keys[alike, :16], keys[alike, 17] = query[0, :16], 0
+    keys[alike, 16] = -np.linspace(1.6, 2.6, 20)
+    index.add(keys[:9000], np.arange(9000))
+    index.add(unit(rng, 500, 18), np.arange(9000, 9500))
+    index.remove_after(9000)
+    index.add(keys[9000:], np.arange(9000, n))
+    for exclude_from in (None, n - 22, 10_000, 100):
+        assert_exact(index, keys, np.arange(n), query, n, 40, exclude_from, mode)
+    read = index._shortlist.chosen(query[0], 40, n, 0.5)
+    assert (read is None) if apart == 0 else read.sum() == 40 + 18  # 2.5 units off at most
+    if apart and mode != "time":
+        found = np.isin(alike, index.search(query, n, 40, mode=mode)[1]).sum()
+        assert found == {"cosine": 8, "hybrid": 12}[mode]  # 2 off at most; the younger, the farther
+
+
 def test_the_last_excluded_and_the_first_included_entry():
     """Guards against an off-by-one at exclude_from: recalling what the recent context holds already."""
     keys = np.eye(4, dtype=np.float32)
@@ -195,6 +226,8 @@ def test_refuses_what_it_cannot_rank():
     assert index.search(keys[:1], 6, 1, exclude_from=3)[1].item() == 0
     with pytest.raises(ValueError, match="want dim 4"):
         index.search(keys[:, :3].copy(), 9, 1)
+    with pytest.raises(ValueError, match="telling 5 is not within 0 and the key's 4"):
+        HybridIndexSettings(dim=4, telling=5)
     with pytest.raises(ValueError, match="time_constant"):
         HybridIndexSettings(dim=4, time_constant=0.0)
     assert len(index) == 4

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval import hybrid_index
 from retrieval.whereabouts import Followed
 from worldsim.memory import Memory
 from worldsim.recall import MemoryMode, RecallSettings
@@ -80,10 +81,21 @@ def greedy(scores: np.ndarray, count: int, gap: int) -> list[int]:
 @pytest.mark.parametrize("mode", ["time", "cosine", "place", "hybrid", "oracle"])
 @pytest.mark.parametrize("frames", [40, 700])
 @pytest.mark.parametrize(("weight", "constant", "gap"), [(0.1, 100.0, 6), (1.0, 8.0, 0), (0.4, 30.0, 20)])
+@pytest.mark.parametrize("many", [0, 8192])
 def test_recall_equals_brute_force(
-    mode: MemoryMode, frames: int, weight: float, constant: float, gap: int
+    mode: MemoryMode,
+    frames: int,
+    weight: float,
+    constant: float,
+    gap: int,
+    many: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Candidates cut off too early, an age off by one, or the gap ignored all pick other frames."""
+    """Candidates cut off too early, an age off by one, or the gap ignored all pick other frames.
+
+    With and without a shortlist, which is made of many frames only.
+    """
+    monkeypatch.setattr(hybrid_index, "MANY", many)
     memory, keys = filled(
         mode,
         frames,

@@ -15,17 +15,15 @@ from envs.maze_map import MazeMapSettings
 from envs.routes import KINDS, RouteKind
 from worldsim.benchmark.contestant import load_contestants, run_contestant
 from worldsim.benchmark.covisible_recall import CovisibleRecallSettings, covisible_recall, summarise_recall
-from worldsim.benchmark.own_history import (
-    OwnHistorySettings,
-    OwnWorlds,
-    own_returns,
-    summarise_own,
-)
+from worldsim.benchmark.latency import recall_latency
+from worldsim.benchmark.own_history import OwnHistorySettings, OwnWorlds, own_returns, summarise_own
 from worldsim.benchmark.page import write_pages
 from worldsim.checkpoint import WorldModels
+from worldsim.device import choose_device
 from worldsim.errors import check_at_least
 from worldsim.evaluation.fidelity import fit_judge
 from worldsim.evaluation.held_out import HeldOut
+from worldsim.evaluation.lpips import Lpips, LpipsWeights, load_lpips
 from worldsim.evaluation.replayed_depth import replayed_depths
 from worldsim.evaluation.reports import fingerprint, read_rows, settings_text, write_json, write_rows
 from worldsim.evaluation.revisit_tables import BASELINES
@@ -38,6 +36,7 @@ from worldsim.evaluation.revisits import (
 )
 from worldsim.evaluation.rollouts import RolloutSettings, told
 from worldsim.evaluation.starts import Start
+from worldsim.files import read_json
 from worldsim.record import RecordSettings, record
 
 ALL_MODES: tuple[EvaluatedMode, ...] = (
@@ -83,6 +82,8 @@ class BenchmarkSettings(RolloutSettings):
     """Recall alone."""
     horizon: int = 16
     """Frames to make from each start."""
+    lpips: LpipsWeights | None = None
+    """Files of weights to tell LPIPS by: AlexNet's as torchvision has them, and v0.1/alex.pth of the package lpips."""
     judge_steps: int = 2400
     """Steps that the judge of action fidelity is trained for; 0 leaves action fidelity out."""
     strips: int = 5
@@ -120,7 +121,7 @@ class BenchmarkSettings(RolloutSettings):
     def revisits(self, data: Path) -> RevisitEvaluation:
         """The part with true history."""
         names = {each.name for each in dataclasses.fields(RolloutSettings)} | {
-            "checkpoint", "starts", "controls", "samples", "modes", "horizon", "strips", "batch", "seed", "device",
+            "checkpoint", "starts", "controls", "samples", "modes", "horizon", "strips", "batch", "seed", "device", "lpips",
         }  # fmt: skip
         given = {name: getattr(self, name) for name in names}
         return RevisitEvaluation(data=data, out=self.out / "true_history", covisible=True, **given)
@@ -131,9 +132,10 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
 
     Raises:
         ValueError: an episode does not replay, no route comes back, a contestant gives something else than frames.
-        OSError: checkpoint or data missing.
+        OSError: checkpoint, data or LPIPS's weights missing.
     """
     settings = settings.sized()
+    lpips = load_lpips(settings.lpips, choose_device(settings.device))
     contestants = load_contestants(settings.contestants, (*settings.modes, *BASELINES))
     data = settings.data or record_routes(settings)
     held_out = HeldOut(data, keep=True)
@@ -160,15 +162,16 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
         },
         "maps": len({start.map_seed for start in starts}),
     }
-    rows = score_all(models, held_out, starts, revisits, folder)
+    rows = score_all(models, held_out, starts, revisits, folder, lpips)
     seeds = range(settings.seed, settings.seed + settings.samples)
     for name, contestant in contestants.items():
         rows += run_contestant(
-            name, contestant, held_out, starts, settings.horizon, folder, seeds, models.device
+            name, contestant, held_out, starts, settings.horizon, folder, seeds, models.device, lpips
         )
     summary["true_history"] = report_revisits(revisits, held_out, models, rows)
     summary["recall"] = recall_alone(models, held_out, starts, settings, folder)
-    summary["own_history"] = own_history(models, held_out, starts, settings, folder)
+    summary["latency"] = latency(models, folder)
+    summary["own_history"] = own_history(models, held_out, starts, settings, folder, lpips)
     write_json(settings.out / "benchmark.json", summary)
     write_pages(settings.out, summary)
     return summary
@@ -223,8 +226,22 @@ def recall_alone(
     }
 
 
+def latency(models: WorldModels, folder: Path) -> dict[str, Any] | None:
+    """How long recall takes; measured once a run, on whatever machine it began."""
+    path = folder / "latency.json"
+    if not path.exists():
+        write_json(path, recall_latency(models))
+    measured: dict[str, Any] | None = read_json(path)
+    return measured
+
+
 def own_history(
-    models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: BenchmarkSettings, folder: Path
+    models: WorldModels,
+    held_out: HeldOut,
+    starts: Sequence[Start],
+    settings: BenchmarkSettings,
+    folder: Path,
+    lpips: Lpips | None,
 ) -> dict[str, Any] | None:
     """Figures of worlds that make up everything; None where no route comes back to its very view soon enough."""
     recent = models.schedule.recent_frames
@@ -239,6 +256,6 @@ def own_history(
     )
     worlds = OwnWorlds(
         models=models, held_out=held_out, rollouts=settings, settings=settings.own, judge=judge, folder=folder,
-        strips=settings.out / "own_history", seed=settings.seed,
+        strips=settings.out / "own_history", seed=settings.seed, lpips=lpips,
     )  # fmt: skip
     return summarise_own(worlds.run(returns, settings.strips), settings.seed)

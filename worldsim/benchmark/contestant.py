@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation.held_out import HeldOut, encode
+from worldsim.evaluation.lpips import Lpips
 from worldsim.evaluation.reports import write_text
 from worldsim.evaluation.rollouts import compare, noise_seed
 from worldsim.evaluation.starts import Start
@@ -120,6 +121,7 @@ def run_contestant(
     folder: Path,
     seeds: Sequence[int],
     device: torch.device,
+    lpips: Lpips | None = None,
 ) -> list[dict[str, Any]]:
     """One row a seed and start, as `worldsim evaluate revisits` makes of a memory mode. Those in `folder` are read:
     a contestant that has changed needs another one.
@@ -142,7 +144,7 @@ def run_contestant(
             checked_frame(name, contestant.step(action), tuple(truth.shape[1:]))
             for action in actions[start.step : stop]
         ]
-        figures = compare(torch.from_numpy(np.stack(made)), truth[start.step :], device)
+        figures = compare(torch.from_numpy(np.stack(made)), truth[start.step :], device, lpips)
         row = {**asdict(start), "mode": name} | {
             each: values.round(7).tolist() for each, values in figures.items()
         }

@@ -17,6 +17,7 @@ from worldsim.evaluation.bootstrap import Interval, cluster_bootstrap, ratio_boo
 from worldsim.evaluation.fidelity import agreement
 from worldsim.evaluation.held_out import HeldOut, encode
 from worldsim.evaluation.inverse_dynamics import InverseDynamics, told_moves
+from worldsim.evaluation.lpips import Lpips
 from worldsim.evaluation.reports import read_rows, write_rows
 from worldsim.evaluation.rollouts import Beginning, RolloutSettings, compare, noise_seed, roll_out
 from worldsim.evaluation.starts import Start, StartSettings, same_view
@@ -106,6 +107,7 @@ class OwnWorlds:
     strips: Path
     """folder of film strips"""
     seed: int
+    lpips: Lpips | None = None
 
     def run(self, returns: Sequence[OwnReturn], strips: int) -> list[dict[str, Any]]:
         """One row a return and mode, and so many film strips. Batches already in `folder` are read, not made again.
@@ -184,7 +186,7 @@ class OwnWorlds:
             ("engine", own_back, true_back),
             ("true", true_back, true_first),
         ):
-            for figure, values in compare(shown, aim, self.models.device).items():
+            for figure, values in compare(shown, aim, self.models.device, self.lpips).items():
                 figures[f"{name}_{figure}"] = values.round(7).tolist()
         if self.judge is not None:
             way = np.arange(route.begun - 1, route.stop)
@@ -241,9 +243,12 @@ def summarise_own(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
     told: dict[str, Any] = {"routes": len(maps), "maps": len(np.unique(maps)), "modes": {}}
     told["frames"] = float(np.mean([row["frames"] for row in modes["off"]]))
     told["true_psnr"] = mean(means("off", "true_psnr"))
+    names = (
+        "own_psnr", "own_ssim", "own_lpips", "engine_psnr", "engine_ssim", "turns", "moves", "true_turns", "true_moves",
+    )  # fmt: skip
     for mode in modes:
         figures: dict[str, Interval] = {
-            name: mean(means(mode, name)) for name in ("own_psnr", "own_ssim", "engine_psnr", "engine_ssim")
+            name: mean(means(mode, name)) for name in names if name in modes[mode][0]
         }
         figures["own_gain"] = mean(means(mode, "own_psnr") - means("off", "own_psnr"))
         figures["sharpness"] = ratio_bootstrap(
@@ -252,9 +257,6 @@ def summarise_own(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
             maps,
             np.random.default_rng(seed),
         )
-        for name in ("turns", "moves", "true_turns", "true_moves"):
-            if name in modes[mode][0]:
-                figures[name] = mean(means(mode, name))
         for name, sign in (("mse", 1.0), ("ssim", -1.0)):
             off, this, oracle = (sign * means(each, f"own_{name}") for each in ("off", mode, "oracle"))
             figures[f"recovery_{name}"] = recovery(off, this, oracle, maps, np.random.default_rng(seed))

@@ -58,6 +58,7 @@ def benchmark_page(summary: Mapping[str, Any], pictures: Sequence[Path]) -> str:
         *part_tables(true, "###"),
         "## Recall alone",
         *recall_parts(summary["recall"]),
+        *latency_parts(summary["latency"]),
         "## Own history: the model makes the first visit, the way and the return",
         *own_parts(summary["own_history"]),
         "## Pictures",
@@ -137,26 +138,53 @@ def recall_parts(recall: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+def latency_parts(latency: Mapping[str, Any] | None) -> list[str]:
+    """The table of how long a recall takes; nothing for models that cannot be played."""
+    if latency is None:
+        return []
+    names = ("search_p50_ms", "search_p95_ms", "recall_p50_ms", "step_p50_ms")
+    rows = [
+        (f"{row['frames']:,}", *(number(row[name]) for name in names), f"{row['share']:.1%}")
+        for row in latency["rows"]
+    ]
+    header = (
+        "frames in memory",
+        "search, p50 ms",
+        "p95 ms",
+        "recall, p50 ms",
+        "step, p50 ms",
+        "recall of step",
+    )
+    return [
+        f"How long it takes, of {latency['queries']} searches by hybrid score on {latency['processor']} and of "
+        f"{latency['steps']} steps of one world on {latency['device']}, {latency['threads']} threads. Recall is the "
+        "search, what foresees the coming view, and what registers the frames that were found.",
+        markdown_table(header, rows),
+    ]
+
+
 def own_parts(own: Mapping[str, Any] | None) -> list[str]:
     """The table of own histories."""
     if own is None:
         return ["No route came back to its very view soon enough."]
-    told = "turns" in next(iter(own["modes"].values()))
+    first = next(iter(own["modes"].values()))
+    told, lpips = "turns" in first, "own_lpips" in first
     header = (
-        "memory", "PSNR to own first visit", "over off", "SSIM", "recovery (1 − SSIM)", "recovery (sq. error)",
-        "PSNR to the game", "sharpness", *(("turns as told", "moves as told") if told else ()),
+        "memory", "PSNR to own first visit", "over off", "SSIM", *(("LPIPS",) if lpips else ()),
+        "recovery (1 − SSIM)", "recovery (sq. error)", "PSNR to the game", "sharpness",
+        *(("turns as told", "moves as told") if told else ()),
     )  # fmt: skip
     rows = []
     for mode, figures in own["modes"].items():
         each = figures
         rows.append(
             (mode, with_interval(each["own_psnr"]), with_interval(each["own_gain"], signed=True) if mode != "off" else "",
-             with_interval(each["own_ssim"], 3), with_interval(each["recovery_ssim"]) if mode != "off" else "",
+             with_interval(each["own_ssim"], 3), *((with_interval(each["own_lpips"], 3),) if lpips else ()),
+             with_interval(each["recovery_ssim"]) if mode != "off" else "",
              with_interval(each["recovery_mse"]) if mode != "off" else "", number(each["engine_psnr"].mean),
              number(each["sharpness"].mean),
              *((number(each["turns"].mean), number(each["moves"].mean)) if told else ()))
         )  # fmt: skip
-    real = next(iter(own["modes"].values()))
     parts = [
         f"{own['routes']} routes on {own['maps']} maps, {own['frames']:.0f} frames on average, from 16 true frames on the "
         "recorded actions. The return is compared with the world's own first visit, the last 4 frames, which the game sees "
@@ -164,6 +192,6 @@ def own_parts(own: Mapping[str, Any] | None) -> list[str]:
         markdown_table(header, rows),
     ]
     if told:
-        turns, moves = (number(real[f"true_{name}"].mean) for name in ("turns", "moves"))
+        turns, moves = (number(first[f"true_{name}"].mean) for name in ("turns", "moves"))
         parts.append(f"Real play on the same steps, by the same judge: turns {turns}, moves {moves}.")
     return parts

@@ -1,6 +1,7 @@
 """Rows of a revisit evaluation -> figures with intervals -> a page."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ LAST = 4
 """The last frames of a rollout, where most of the view is new and memory counts most."""
 GAPS = ((0, 1), (1, 4), (4, 16), (16, None))
 """Gaps since a view was last seen, in units of the recent context."""
+MEASURES = {"psnr": ("PSNR dB", 2, 1.0), "ssim": ("SSIM", 3, 1.0), "lpips": ("LPIPS", 3, -1.0)}
+"""Title, digits and the sign of better of what frames are compared by; LPIPS only where its weights were given."""
 BASELINES = ("copy last frame", "copy best recalled", "autoencoder")
 
 
@@ -63,12 +66,14 @@ def _figures(rows: Sequence[dict], by_mode: dict[str, list[dict]], maps: np.ndar
         return cluster_bootstrap(values, maps, np.random.default_rng(seed))
 
     figures: dict[str, object] = {}
-    for name in ("psnr", "ssim"):
+    for name, (_, _, better) in MEASURES.items():
+        if name not in rows[0]:
+            continue
         values, off = _array(rows, name), _array(by_mode["off"], name)
         figures[name] = mean(values.mean(axis=1))
         figures[f"{name}_last"] = mean(values[:, -LAST:].mean(axis=1))
-        figures[f"{name}_gain"] = mean((values - off).mean(axis=1))
-        figures[f"{name}_gain_last"] = mean((values - off)[:, -LAST:].mean(axis=1))
+        figures[f"{name}_gain"] = mean(better * (values - off).mean(axis=1))
+        figures[f"{name}_gain_last"] = mean(better * (values - off)[:, -LAST:].mean(axis=1))
         figures[f"{name}_by_frame"] = values.mean(axis=0).tolist()
     figures["sharpness_ratio"] = ratio_bootstrap(
         _array(rows, "sharpness").mean(axis=1),
@@ -133,7 +138,8 @@ def part_tables(summary: dict, heading: str) -> list[str]:
         _mode_table(revisits),
         "Gain is over *off*, paired by start. Recovery = (off − mode) / (off − oracle) in 1 − SSIM of the last "
         f"{LAST} frames. Recall hit: share of frames made for which a recalled frame sees the same view. The oracle "
-        "recalls by true pose. PSNR prefers blur: read it beside sharpness (1 = as sharp as the truth).",
+        "recalls by true pose. PSNR prefers blur: read it beside sharpness (1 = as sharp as the truth)."
+        + (" LPIPS: less is nearer, its gain is off − mode." if "lpips" in revisits["modes"]["off"] else ""),
     ]
     if summary["by_gap"]:
         parts += [
@@ -171,29 +177,25 @@ def part_tables(summary: dict, heading: str) -> list[str]:
 
 
 def _mode_table(figures: dict) -> str:
-    last, gain_last = f"last {LAST}", f"gain, last {LAST}"
-    header = ("memory", "PSNR dB", last, gain_last, "SSIM", last, gain_last)
-    header_end = ("recovery", "sharpness ratio", "recall hit")
+    shown = {name: each for name, each in MEASURES.items() if name in figures["modes"]["off"]}
+    titles = [(title, f"last {LAST}", f"gain, last {LAST}") for title, _, _ in shown.values()]
+    header = ("memory", *chain(*titles), "recovery", "sharpness ratio", "recall hit")
     lines = []
     for mode, each in figures["modes"].items():
         gain = mode not in ("off", *BASELINES)
-        lines.append(
-            (
-                mode,
-                with_interval(each["psnr"]),
-                with_interval(each["psnr_last"]),
-                with_interval(each["psnr_gain_last"], signed=True) if gain else "",
-                with_interval(each["ssim"], 3),
-                with_interval(each["ssim_last"], 3),
-                with_interval(each["ssim_gain_last"], 3, signed=True) if gain else "",
-                with_interval(each["recovery_ssim"]) if gain and "recovery_ssim" in each else "",
-                number(each["sharpness_ratio"].mean),
-                number(each["recall_hit_rate"])
-                if mode != "off" and each.get("recall_hit_rate") is not None
-                else "",
-            )
-        )
-    return markdown_table((*header, *header_end), lines)
+        cells = [mode]
+        for name, (_, digits, _) in shown.items():
+            cells += [with_interval(each[name], digits), with_interval(each[f"{name}_last"], digits)]
+            cells.append(with_interval(each[f"{name}_gain_last"], digits, signed=True) if gain else "")
+        cells += [
+            with_interval(each["recovery_ssim"]) if gain and "recovery_ssim" in each else "",
+            number(each["sharpness_ratio"].mean),
+            number(each["recall_hit_rate"])
+            if mode != "off" and each.get("recall_hit_rate") is not None
+            else "",
+        ]
+        lines.append(cells)
+    return markdown_table(header, lines)
 
 
 def _part_table(name: str, parts: dict) -> str:

@@ -11,8 +11,10 @@ import torch
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels
+from worldsim.device import choose_device
 from worldsim.errors import check_at_least
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
+from worldsim.evaluation.lpips import Lpips, LpipsWeights, load_lpips, weights_digest
 from worldsim.evaluation.recalled import copy_recalled, recall_hits, twins_recalled
 from worldsim.evaluation.replayed_depth import seen_masks
 from worldsim.evaluation.reports import (
@@ -71,6 +73,8 @@ class RevisitEvaluation(RolloutSettings):
     several schedules are compared on the same starts with one number for all."""
     covisible: bool = False
     """Replay the episodes for their depth, and score pixels that history has shown apart from those that it has not."""
+    lpips: LpipsWeights | None = None
+    """Files of weights to tell LPIPS by: AlexNet's as torchvision has them, and v0.1/alex.pth of the package lpips."""
     strips: int = 3
     """Film strips: the best, the median and the worst start by gain over no memory, and so on evenly between."""
     thresholds: StartSettings = field(default_factory=StartSettings)
@@ -101,7 +105,8 @@ class RevisitEvaluation(RolloutSettings):
             "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "layout_noise", "history_noise",
             "samples", "batch", "thresholds", "seed", "recent", "plan", "covisible",
         )  # fmt: skip
-        return json.dumps({name: str(getattr(self, name)) for name in names})
+        weights = {} if self.lpips is None else {"lpips": weights_digest(self.lpips)}
+        return json.dumps({name: str(getattr(self, name)) for name in names} | weights)
 
     @property
     def run(self) -> str:
@@ -114,15 +119,17 @@ def run_revisits(settings: RevisitEvaluation) -> dict:
 
     Raises:
         ValueError: no start found, or the model makes values that are not numbers.
-        OSError: checkpoint or data missing.
+        OSError: checkpoint, data or LPIPS's weights missing.
     """
+    lpips = load_lpips(settings.lpips, choose_device(settings.device))
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
     settings = told(settings, models)
     check_horizon(settings.horizon, models.schedule.section)
     recent = models.schedule.recent_frames if settings.recent is None else settings.recent
     starts = choose_starts(settings, held_out, recent)
-    rows = score_all(models, held_out, starts, settings, settings.out / f"partial-{settings.run}")
+    folder = settings.out / f"partial-{settings.run}"
+    rows = score_all(models, held_out, starts, settings, folder, lpips)
     return report_revisits(settings, held_out, models, rows)
 
 
@@ -179,7 +186,12 @@ def choose_starts(settings: RevisitEvaluation, held_out: HeldOut, recent: int) -
 
 
 def score_all(
-    models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: RevisitEvaluation, folder: Path
+    models: WorldModels,
+    held_out: HeldOut,
+    starts: Sequence[Start],
+    settings: RevisitEvaluation,
+    folder: Path,
+    lpips: Lpips | None = None,
 ) -> list[dict]:
     """One row for every start, sample and mode. Batches already in `folder` are read, not made again."""
     batches = [
@@ -200,7 +212,7 @@ def score_all(
                 episodes = held_out.encode(
                     models, {start.episode: span(start, settings).stop for start in batch}
                 )
-                made = score_batch(models, held_out, episodes, batch, settings, progress, sample)
+                made = score_batch(models, held_out, episodes, batch, settings, progress, sample, lpips)
                 write_rows(path, made)
             rows += made
     return rows
@@ -214,6 +226,7 @@ def score_batch(
     settings: RevisitEvaluation,
     progress: tqdm,
     sample: int = 0,
+    lpips: Lpips | None = None,
 ) -> list[dict]:
     """Rows of one batch: every memory mode, then the baselines that need no rollout."""
     seed = settings.seed + sample
@@ -243,7 +256,7 @@ def score_batch(
     shown = seen_masks(held_out, starts, settings.horizon, models.device) if settings.covisible else None
     rows = []
     for name, frames in made.items():
-        figures = compare(frames.flatten(0, 1), truth.flatten(0, 1), models.device)
+        figures = compare(frames.flatten(0, 1), truth.flatten(0, 1), models.device, lpips)
         for index, start in enumerate(starts):
             row: dict = {**asdict(start), "mode": name}
             for figure, values in figures.items():

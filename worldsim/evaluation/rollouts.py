@@ -16,6 +16,7 @@ from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.evaluation import metrics
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
+from worldsim.evaluation.lpips import Lpips
 from worldsim.inverted import roll_out_inverted
 from worldsim.planning import PlanSettings, roll_out_planned
 from worldsim.recall import MemoryMode
@@ -251,8 +252,9 @@ def compare(
     made_u8: UInt8[Tensor, "batch height width 3"],
     truth_u8: UInt8[Tensor, "batch height width 3"],
     device: torch.device,
+    lpips: Lpips | None = None,
 ) -> dict[str, Float[np.ndarray, " batch"]]:
-    """PSNR in dB, SSIM, squared error, sharpness of both: one figure a frame under each name."""
+    """PSNR in dB, SSIM, squared error, sharpness of both, LPIPS if given: one figure a frame under each name."""
     parts: dict[str, list[Tensor]] = {}
     for made, truth in zip(made_u8.split(SCORE_BATCH), truth_u8.split(SCORE_BATCH), strict=True):
         made, truth = made.to(device), truth.to(device)
@@ -263,6 +265,8 @@ def compare(
             "sharpness": metrics.sharpness(made),
             "truth_sharpness": metrics.sharpness(truth),
         }
+        if lpips is not None:
+            figures["lpips"] = lpips(made, truth)
         for name, values in figures.items():
             parts.setdefault(name, []).append(values)
     return {name: torch.cat(values).double().cpu().numpy() for name, values in parts.items()}
