@@ -88,6 +88,11 @@ COMMANDS = (
         "look away, wait, look back: a video with and without memory",
     ),
     Command(
+        ("walk",),
+        "worldsim.walk_film:run_walk",
+        "walk a long way away and back: a video with and without memory",
+    ),
+    Command(
         ("rollout",),
         "worldsim.rollout:run_rollout",
         "play a recorded action list: forwards, with planned ends or inverted, as the schedule says",
