@@ -97,7 +97,7 @@ class Guide:
         if isinstance(stop, Go):
             return self._walking(stop, x, y, yaw_deg)
         if isinstance(stop, Face):
-            return self._turning(math.degrees(wrap(math.radians(stop.yaw_deg - yaw_deg))))
+            return turning_keys(stop.yaw_deg - yaw_deg, int(self._walker.keys[1]))
         if self._age == stop.steps:
             return None
         if isinstance(stop, Rest):
@@ -124,20 +124,30 @@ class Guide:
             return self._braking(stop, x, y, yaw_deg)
         return walker.walk_keys(x, y, yaw_deg)
 
-    def _turning(self, error_deg: float) -> tuple[int, int, int] | None:
-        """By turns of two taps and more while there is far to go, then by single taps."""
-        if abs(error_deg) < 0.6 * TAP_DEG:
-            return None
-        if self._walker.keys[1] and abs(error_deg) < 1.2 * TAP_DEG:
-            return 0, 0, 0
-        return 0, 1 if error_deg > 0 else 2, 0
-
     def _braking(self, stop: Go, x: float, y: float, yaw_deg: float) -> tuple[int, int, int] | None:
         """Taps of keys towards the place from where the player will have slid to; None once it stands there."""
-        moved_x, moved_y = self._walker.moved()
-        left_x, left_y = stop.place.x - x - SLIDE * moved_x, stop.place.y - y - SLIDE * moved_y
-        if math.hypot(left_x, left_y) < stop.place.radius:
+        moved = self._walker.moved()
+        left = left_after_sliding(stop.place.x - x, stop.place.y - y, moved)
+        if math.hypot(*left) < stop.place.radius:
             # Whether the player slides cannot be told from the first place seen.
-            return None if self._age and math.hypot(moved_x, moved_y) < STILL else (0, 0, 0)
-        heading = heading_around(self.maze_map.things_of[stop.room], x, y, math.atan2(left_y, left_x))
+            return None if self._age and math.hypot(*moved) < STILL else (0, 0, 0)
+        heading = heading_around(self.maze_map.things_of[stop.room], x, y, math.atan2(left[1], left[0]))
         return step_keys(heading - math.radians(yaw_deg), 0)
+
+
+def turning_keys(error_deg: float, held: int) -> tuple[int, int, int] | None:
+    """Keys that turn by what is left, the shorter way, after a step in which turn key `held` was; None: it is done.
+
+    By turns of two taps and more while there is far to go, then by single taps.
+    """
+    error_deg = math.degrees(wrap(math.radians(error_deg)))
+    if abs(error_deg) < 0.6 * TAP_DEG:
+        return None
+    if held and abs(error_deg) < 1.2 * TAP_DEG:
+        return 0, 0, 0
+    return 0, 1 if error_deg > 0 else 2, 0
+
+
+def left_after_sliding(dx: float, dy: float, moved: tuple[float, float]) -> tuple[float, float]:
+    """What is left of the way (dx, dy) once a player who moved so far in the last step has slid to a halt."""
+    return dx - SLIDE * moved[0], dy - SLIDE * moved[1]

@@ -92,6 +92,12 @@ COMMANDS = (
         plays=True,
     ),
     Command(
+        ("walk",),
+        "worldsim.walk_film:run_walk",
+        "walk a long way away and back: a video with and without memory",
+        plays=True,
+    ),
+    Command(
         ("rollout",),
         "worldsim.rollout:run_rollout",
         "play a recorded action list: forwards, with planned ends or inverted, as the schedule says",

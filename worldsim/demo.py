@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from worldsim.checkpoint import WorldModels, default_checkpoint, load_checkpoint
 from worldsim.errors import check_at_least
+from worldsim.memory_pair import MemoryPair, Moment
+from worldsim.panel import MARGIN, Panel
 from worldsim.video import VideoSettings, VideoWriter, film_strip, write_png
-from worldsim.world import World, WorldSettings
 
-SCALE, MARGIN = 2, 16
+SCALE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +38,6 @@ class DemoSettings:
         check_at_least(self, 1, "turn_steps", "wait_steps")
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What both worlds showed at one step."""
-
-    off_u8: UInt8[np.ndarray, "height width 3"]
-    hybrid_u8: UInt8[np.ndarray, "height width 3"]
-    recalled_u8: tuple[UInt8[np.ndarray, "height width 3"], ...]
-    """the frames that memory recalled for it"""
-
-
 def look_away_and_back(
     models: WorldModels, settings: DemoSettings
 ) -> list[Int64[np.ndarray, "section factor"]]:
@@ -67,31 +57,23 @@ def look_away_and_back(
 
 def play_both(models: WorldModels, settings: DemoSettings) -> Iterator[Moment]:
     """Both worlds side by side, the opening's last frame first."""
-    worlds = [World(models, WorldSettings(memory_mode=mode)) for mode in ("off", "hybrid")]
-    first = [world.reset(settings.seed)[-1] for world in worlds]
-    yield Moment(first[0], first[1], ())
+    pair = MemoryPair(models, settings.seed)
+    yield pair.first
     for actions in tqdm(look_away_and_back(models, settings), desc="demo", unit="step"):
-        off, hybrid = (world.step(actions) for world in worlds)
-        recalled = tuple(worlds[1].frame_u8(pick.frame) for pick in hybrid.recalled)
-        for i in range(len(actions)):
-            yield Moment(off.frames_u8[i], hybrid.frames_u8[i], recalled)
+        yield from pair.step(actions)
 
 
 def panel(moment: Moment, caption: str, slots: int) -> UInt8[np.ndarray, "rows cols 3"]:
     """One picture: no memory at the left, memory at the right, what memory recalled below."""
     height, width = moment.off_u8.shape[:2]
     thumb = (2 * width * SCALE // max(slots, 4), 2 * height * SCALE // max(slots, 4))
-    picture = Image.new("RGB", (2 * width * SCALE, height * SCALE + thumb[1] + 2 * MARGIN), (24, 24, 28))
-    draw = ImageDraw.Draw(picture)
-    for i, (name, frame) in enumerate((("without memory", moment.off_u8), ("with memory", moment.hybrid_u8))):
-        shown = Image.fromarray(frame).resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
-        picture.paste(shown, (i * width * SCALE, MARGIN))
-        draw.text((i * width * SCALE + 6, 2), f"{name} · {caption}" if i == 0 else name, fill=(230, 230, 230))
+    picture = Panel(2 * width * SCALE, height * SCALE + thumb[1] + 2 * MARGIN)
+    picture.view(moment.off_u8, (0, 0), SCALE, f"without memory · {caption}")
+    picture.view(moment.hybrid_u8, (width * SCALE, 0), SCALE, "with memory")
     below = height * SCALE + MARGIN
-    draw.text((6, below + 2), "recalled, best first", fill=(150, 150, 150))
-    for i, frame in enumerate(moment.recalled_u8):
-        picture.paste(Image.fromarray(frame).resize(thumb), (i * thumb[0], below + MARGIN))
-    return np.asarray(picture)
+    picture.words((6, below + 2), "recalled, best first")
+    picture.small(moment.recalled_u8, (0, below + MARGIN), thumb, columns=max(slots, 4))
+    return picture.pixels()
 
 
 def run_demo(settings: DemoSettings) -> None:
