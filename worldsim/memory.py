@@ -16,7 +16,15 @@ from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
 from retrieval.spread import candidates_needed, spread
 from retrieval.whereabouts import Followed
-from worldsim.recall import MEMORY_MODES, PLACE, MemoryMode, RecallSettings, hybrid_place, score_latents
+from worldsim.recall import (
+    MEMORY_MODES,
+    PLACE,
+    MemoryMode,
+    RecallSettings,
+    hybrid_place,
+    least_score,
+    score_latents,
+)
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,10 @@ class Memory:
             return [self._as_recalled(int(i), 0.0) for i in chosen]
         wanted = min(candidates_needed(count, self.settings.gap_frames), older)
         scores, ids = self._best(query, pose, wanted, older)
-        choice, real = spread(scores, ids, count, self.settings.gap_frames, ids >= 0)
+        allowed = ids >= 0
+        if pose is not None and self.mode == "hybrid" and self.settings.measure == "learned":
+            allowed &= scores >= least_score(pose[None], self._poses[None, self._length - 1]).cpu()
+        choice, real = spread(scores, ids, count, self.settings.gap_frames, allowed)
         return [self._as_recalled(int(ids[0, i]), float(scores[0, i])) for i in choice[0][real[0]].tolist()]
 
     def ranked(

@@ -56,6 +56,25 @@ PLACE = PlaceSettings()
 """place and heading alone: what the modes place and oracle rank by"""
 
 
+FARTHEST = -8.0
+"""hybrid score below which a past frame has nothing to do with the coming view: one of a hundred frames that real play's
+mazes have to offer lies lower, all of them do where a made-up hall has no end"""
+STANDING = 0.5
+"""the same where the player stands: the recent frames show what is seen already, and what lies farther off than some 70
+units, or was seen with another heading, can only take their place"""
+STANDS_UNITS, STANDS_DEG = 8.0, 3.0
+"""a step shorter and turning less than that is none: a wall stands in the way, or no key is held"""
+
+
+def least_score(
+    expected: Float[Tensor, "batch 3"], newest: Float[Tensor, "batch 3"]
+) -> Float[Tensor, " batch"]:
+    """The hybrid score that a recalled frame has at least, by the poses of the coming and of the newest frame."""
+    step = (expected - newest).abs()
+    stands = (step[:, :2].norm(dim=1) < STANDS_UNITS) & (step[:, 2] < STANDS_DEG)
+    return torch.where(stands, STANDING, FARTHEST)
+
+
 def make_queries(
     descriptor: LearnedDescriptor,
     recent: Float[Tensor, "batch recent channel height width"],

@@ -10,7 +10,7 @@ import torch
 from retrieval import hybrid_index
 from retrieval.whereabouts import Followed
 from worldsim.memory import Memory
-from worldsim.recall import MemoryMode, RecallSettings
+from worldsim.recall import FARTHEST, MemoryMode, RecallSettings
 
 SHAPE, DIM, RECENT = (2, 4, 6), 8, 22
 
@@ -116,11 +116,34 @@ def test_recall_equals_brute_force(
             "time": time, "cosine": cosine, "place": near, "hybrid": cosine + weight * time + partly,
             "oracle": nearness(poses[:, ::-1], pose.numpy()),
         }[mode]  # fmt: skip
-        expected = greedy(scores[: frames - RECENT], 4, gap)
+        least = FARTHEST if mode == "hybrid" else -math.inf
+        expected = [each for each in greedy(scores[: frames - RECENT], 4, gap) if scores[each] >= least]
         picks = memory.recall(query, pose, 4, RECENT)
         assert [pick.frame for pick in picks] == expected
         assert [pick.age for pick in picks] == [frames - frame for frame in expected]
         assert [pick.score for pick in picks] == pytest.approx(scores[expected], abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("coming", "found"),
+    [
+        ((0.0, 0.0, 0.0), [10]),  # no key is held, or a wall stands in the way
+        ((5.0, 5.0, 2.0), [10]),
+        ((9.0, 0.0, 0.0), [10, 4]),
+        ((0.0, 0.0, 4.0), [10, 4]),
+    ],
+)
+def test_who_stands_recalls_no_other_place(coming: tuple[float, float, float], found: list[int]) -> None:
+    """A player who ran against a wall saw nothing but it, until the frame of the beginning was old enough to be recalled:
+    then the world stood where it had begun, with all that had been between forgotten."""
+    poses = torch.zeros(40, 3)
+    poses[:, 0] = 3000.0
+    poses[4, 0], poses[10, 0], poses[39, 0] = -110.0, -3.0, 0.0
+    memory = Memory(SHAPE, 3, DIM, "hybrid", RecallSettings(gap_frames=2), torch.device("cpu"))
+    keys = np.repeat(unit_query(0)[None], 40, 0)
+    memory.append(torch.zeros(40, *SHAPE), torch.zeros(40, 3).long(), path_of(poses, 0, 40), keys)
+    picks = memory.recall(unit_query(0), torch.tensor(coming), 4, RECENT)
+    assert [pick.frame for pick in picks] == found
 
 
 def test_off_recalls_nothing() -> None:

@@ -12,7 +12,7 @@ from retrieval.odometer import Odometer
 from retrieval.place import place_keys
 from retrieval.spread import best_of_rest, spread
 from worldsim.presets import Preset
-from worldsim.recall import PLACE, make_queries, score_all, score_latents, score_places
+from worldsim.recall import PLACE, least_score, make_queries, score_all, score_latents, score_places
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts
 
@@ -146,6 +146,8 @@ class BatchRecall:
         chance = torch.rand(scores.shape, generator=generator, device=device)
         scores = torch.where(by_chance, chance, scores)
         past = ages > schedule.recent_frames + pasts.gap[:, None]
+        near = ranking >= least_score(pasts.expected[:, -1], pasts.poses[:, -1])[:, None]
+        near |= by_oracle | by_chance | (self.sizes.recall.measure != "learned")
         # A view is a view: what the player sees later teaches how to draw from it as well.
         coming = (ages < -schedule.recent_frames) & (numbers < self.lengths[episode][:, None]) & by_oracle
         frames, found = spread(
@@ -153,7 +155,7 @@ class BatchRecall:
             numbers.expand(scores.shape).contiguous(),
             schedule.recalled.frames,
             self.sizes.recall.gap_frames,
-            (past | coming) & (way < 1 - mixture.off),
+            (past | coming) & near & (way < 1 - mixture.off),
         )
         ranked, ranked_found = best_of_rest(ranking, schedule.ranked_frames, past, frames, found)
         return Picks(frames=frames, present=found, ranked=ranked, ranked_present=ranked_found)
