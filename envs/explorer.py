@@ -18,7 +18,8 @@ class ExplorerSettings:
 
     new, back, short, long, near: weights of the next room: an unseen one (the nearest), the one just left, one
     last seen `short_steps` ago, one last seen `long_steps` ago, any neighbour; look, wander, fidget, pause: chance
-    of a look around, a walk within the room, a spell of random keys, a rest, each time a place is reached.
+    of a look around, a walk within the room, a spell of random keys, a rest, each time a place is reached; lean: the same
+    of holding one key, whatever stands in the way, and perhaps standing there for a while, as people do.
     """
 
     new: float = 0.36
@@ -32,9 +33,10 @@ class ExplorerSettings:
     wander: float = 0.15
     fidget: float = 0.25
     pause: float = 0.05
+    lean: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("new", "back", "short", "long", "near", "look", "wander", "fidget", "pause"):
+        for name in ("new", "back", "short", "long", "near", "look", "wander", "fidget", "pause", "lean"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} {getattr(self, name)} is not within 0..1")
         if self.near == 0.0:
@@ -43,10 +45,11 @@ class ExplorerSettings:
 
 @dataclass
 class _Spell:
-    """A stretch of keys that ignores the route: turning by an angle, or keys held at random, or resting."""
+    """A stretch of keys that ignores the route: turning by an angle, keys held at random, certain keys held, or resting."""
 
     kind: str
     steps: int
+    keys: tuple[int, int, int] = (0, 0, 0)
     turn_deg: float = 0.0
     strafe: int = 0
 
@@ -103,13 +106,24 @@ class Explorer:
         if rng.random() < s.fidget:
             self._spells.append(_Spell(kind="fidget", steps=int(rng.integers(4, 14))))
         if rng.random() < s.pause:
-            self._spells.append(_Spell(kind="rest", steps=int(rng.integers(2, 9))))
+            self._spells.append(_Spell(kind="hold", steps=int(rng.integers(2, 9))))
+        # No draw where nobody leans: those walks are as they were before there was leaning.
+        if s.lean and rng.random() < s.lean:
+            self._lean()
         walker = self._walker
         if rng.random() < s.wander:
             walker.set_off([place_in(self.maze_map, walker.room, rng)])
         else:
             walker.go_to(self._draw_room())
         walker.gait = Gait.draw(rng)
+
+    def _lean(self) -> None:
+        """Hold one of the four moves, mostly forward, for longer than the room is wide; now and then stand there."""
+        rng = self._rng
+        keys = [(1, 0, 0), (2, 0, 0), (0, 0, 1), (0, 0, 2)][int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1]))]
+        self._spells.append(_Spell(kind="hold", steps=int(rng.integers(20, 60)), keys=keys))
+        if rng.random() < 0.5:
+            self._spells.append(_Spell(kind="hold", steps=int(rng.integers(10, 50))))
 
     def _draw_room(self) -> int:
         """Draw the next room to go to; kinds that no room answers to are left out."""
@@ -133,7 +147,7 @@ class Explorer:
     def _spell_keys(self, x: float, y: float, yaw_deg: float) -> tuple[int, int, int]:
         spell = self._spells[0]
         spell.steps -= 1
-        keys = (0, 0, 0)
+        keys = spell.keys
         if spell.kind == "turn":
             if self._walker.keys[1]:
                 spell.turn_deg -= self._walker.turned_deg()

@@ -85,6 +85,24 @@ def test_deterministic_from_seed_and_poses(walks: list[Walk]) -> None:
     assert (runs[0] != runs[2]).any()
 
 
+def test_one_who_leans_stands_at_walls_for_longer_than_the_context_reaches() -> None:
+    """A model that never saw it drew another place once all of its context showed one wall."""
+    env = MazeEnv()
+    leant = []
+    for seed in range(4):
+        _, info = env.reset(seed=seed)
+        explorer = Explorer(env.maze_map, seed, ExplorerSettings(lean=0.6))
+        still = longest = 0
+        for _ in range(STEPS):
+            before, action = info["pose"], explorer.act(info["pose"])
+            *_, info = env.step(action)
+            still = still + 1 if action[0] and np.hypot(*(info["pose"] - before)[:2]) < 1.0 else 0
+            longest = max(longest, still)
+        leant.append(longest)
+    env.close()
+    assert np.median(leant) > 22
+
+
 def test_shortest_ways_and_free_distance() -> None:
     """A way through a wall would end in pushing against it."""
     maze_map = MazeMap.generate(1)
