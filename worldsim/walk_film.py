@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class WalkFilmSettings:
     """Checkpoint folder; the shipped one if left out."""
     seed: int = 0
     """Chooses the opening and the noise."""
-    walk: RamblerSettings = RamblerSettings()  # noqa: RUF009 (frozen)
+    walk: RamblerSettings = field(default_factory=RamblerSettings)
     """How long the player is away."""
     crf: int = 30
     """H.264's quality: 0 is lossless, 51 the worst."""
