@@ -1,5 +1,6 @@
 """Tiny world models with random weights that all count."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -71,3 +72,10 @@ def section_models() -> WorldModels:
 @pytest.fixture(scope="session")
 def models_of() -> Callable[..., WorldModels]:
     return make_models
+
+
+@pytest.fixture
+def nothing_is_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained odometer leaves every maze within some steps: all frames would be out of recall's reach."""
+    for limit in ("FARTHEST", "STANDING"):
+        monkeypatch.setattr(f"worldsim.recall.{limit}", -math.inf)

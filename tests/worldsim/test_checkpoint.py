@@ -69,6 +69,7 @@ def test_saved_again_it_plays_the_same_world(saved: Path, tmp_path: Path) -> Non
     assert first.recalled
 
 
+@pytest.mark.usefixtures("nothing_is_too_far")
 def test_it_plays_in_bfloat16(saved: Path) -> None:
     """The GPU's precision: no part may mix dtypes."""
     world = World(load_checkpoint(saved, "cpu", torch.bfloat16))

@@ -18,6 +18,8 @@ from worldsim.training.moments import Moments, Pasts, recent_actions, recent_lat
 from worldsim.training.recalling import BatchRecall, EpisodeMarks, Picks, RecallMixture, mark_episodes
 from worldsim.world import World, WorldSettings, step_worlds
 
+pytestmark = pytest.mark.usefixtures("nothing_is_too_far")
+
 LENGTHS = (180, 120)
 HYBRID = RecallMixture(off=0.0, oracle=0.0, own_oracle=0.0, random=0.0)
 
@@ -70,13 +72,6 @@ def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: 
         episodes.latents[episode, :time].float(), episodes.actions[episode, :time], true_poses=poses
     )
     return world
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The untrained odometer leaves every maze within some steps: all frames would be out of reach."""
-    monkeypatch.setattr("worldsim.recall.FARTHEST", -math.inf)
-    monkeypatch.setattr("worldsim.recall.STANDING", -math.inf)
 
 
 MOMENTS = Moments(episode=torch.tensor([0, 0, 0, 1, 1, 0]), time=torch.tensor([170, 60, 24, 119, 33, 5]))

@@ -110,6 +110,7 @@ def test_noise_comes_from_seed_and_step_alone(tiny_models: WorldModels) -> None:
     assert float(noise.std()) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.usefixtures("nothing_is_too_far")
 def test_memory_modes_change_what_is_made_and_nothing_else(tiny_models: WorldModels) -> None:
     """Same weights, seed and actions: the modes differ in what they recall, and that reaches the frames."""
     made, recalled = {}, {}
@@ -144,6 +145,7 @@ def test_oracle_finds_the_coming_view(tiny_models: WorldModels) -> None:
     assert not torch.allclose(world.memory.poses([42])[0], poses[42], atol=1)
 
 
+@pytest.mark.usefixtures("nothing_is_too_far")
 def test_what_the_model_is_told_of_places_is_what_was_estimated(
     tiny_models: WorldModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
