@@ -51,7 +51,6 @@ class _Spell:
     steps: int
     keys: tuple[int, int, int] = (0, 0, 0)
     turn_deg: float = 0.0
-    strafe: int = 0
 
 
 class Explorer:
@@ -98,11 +97,10 @@ class Explorer:
         if rng.random() < s.look:
             angle = 90.0 * int(rng.choice([1, 1, 1, 2, 2, 3, 4])) * (1 if rng.random() < 0.5 else -1)
             strafe = int(rng.integers(1, 3)) if rng.random() < 0.2 else 0
-            self._spells.append(_Spell(kind="turn", steps=60, turn_deg=angle, strafe=strafe))
+            self._spells.append(_Spell(kind="turn", steps=60, turn_deg=angle, keys=(0, 0, strafe)))
             if rng.random() < 0.3:
-                self._spells.append(
-                    _Spell(kind="turn", steps=60, turn_deg=-angle, strafe=3 - strafe if strafe else 0)
-                )
+                back = (0, 0, 3 - strafe if strafe else 0)
+                self._spells.append(_Spell(kind="turn", steps=60, turn_deg=-angle, keys=back))
         if rng.random() < s.fidget:
             self._spells.append(_Spell(kind="fidget", steps=int(rng.integers(4, 14))))
         if rng.random() < s.pause:
@@ -147,14 +145,14 @@ class Explorer:
     def _spell_keys(self, x: float, y: float, yaw_deg: float) -> tuple[int, int, int]:
         spell = self._spells[0]
         spell.steps -= 1
-        keys = spell.keys
+        keys = spell.keys if spell.kind == "hold" else (0, 0, 0)
         if spell.kind == "turn":
             if self._walker.keys[1]:
                 spell.turn_deg -= self._walker.turned_deg()
             if abs(spell.turn_deg) < 8.0:
                 spell.steps = 0
             elif self._rng.random() > 0.06:
-                keys = (0, 1 if spell.turn_deg > 0 else 2, spell.strafe)
+                keys = (0, 1 if spell.turn_deg > 0 else 2, spell.keys[2])
         elif spell.kind == "fidget":
             keys = self._fidget_keys(x, y, yaw_deg)
         elif spell.kind == "free":

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from envs.guide import CLOSE, STILL, left_after_sliding, turning_keys
-from envs.walker import step_keys, wrap
+from envs.walker import step_keys, turn_key, wrap
 
 Phase = Literal["look round", "walk away", "walk back", "turn to the first view", "stand"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -211,8 +211,7 @@ class Rambler:
     def _towards(self, heading: float) -> tuple[int, int, int]:
         """Turn that way, and walk once it is not far aside."""
         error = wrap(heading - math.radians(self._yaws_deg[-1]))
-        tolerance_deg = 8.0 if self._keys[1] else 16.0
-        turn = 0 if abs(math.degrees(error)) < tolerance_deg else (1 if error > 0 else 2)
+        turn = turn_key(math.degrees(error), self._keys[1], begin_deg=16.0)
         if abs(error) > math.pi / 2:
             self._leg = 0
             return 0, turn, 0

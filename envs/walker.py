@@ -128,15 +128,15 @@ class Walker:
         heading = math.atan2(target.y - y, target.x - x)
         heading = heading_around(self.maze_map.things_of[self.room], x, y, heading)
         error_deg = math.degrees(wrap(heading + self.gait.facing_rad - yaw))
-        turn = self.turn_key(error_deg)
+        turn = turn_key(error_deg, int(self.keys[1]), begin_deg=20.0)
         if abs(error_deg) > self.gait.lazy_deg or self.rng.random() > self.gait.steadiness:
             return 0, turn, 0
         return step_keys(heading - yaw, turn)
 
-    def turn_key(self, error_deg: float) -> int:
-        """A turn lasts until it is done, and does not begin for a few degrees: no trembling about the heading."""
-        tolerance_deg = 8.0 if self.keys[1] else 20.0
-        return 0 if abs(error_deg) < tolerance_deg else (1 if error_deg > 0 else 2)
+
+def turn_key(error_deg: float, held: int, begin_deg: float) -> int:
+    """A turn lasts until it is done, and begins for `begin_deg` only: no trembling about the heading."""
+    return 0 if abs(error_deg) < (8.0 if held else begin_deg) else (1 if error_deg > 0 else 2)
 
 
 def step_keys(angle_rad: float, turn: int) -> tuple[int, int, int]:

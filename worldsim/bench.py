@@ -24,6 +24,7 @@ from worldsim.checkpoint import COMPONENTS, WorldModels, default_checkpoint, loa
 from worldsim.device import choose_device, choose_dtype
 from worldsim.files import write_json_atomic
 from worldsim.presets import Preset, preset
+from worldsim.threads import usable_cores
 from worldsim.world import World, WorldSettings
 
 PARTS: Final = ("recall", "pack", "history", "denoise", "decode", "append")
@@ -236,7 +237,7 @@ def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepRe
         model=name,
         parameters=sum(parameter.numel() for parameter in parts),
         device=device_name(models.device),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores() or os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         cores_busy=round(busy, 2),
         dtype=str(models.dtype).removeprefix("torch."),

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from tqdm import tqdm
 
-from worldsim.checkpoint import WorldModels, default_checkpoint, load_checkpoint
+from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_at_least
-from worldsim.memory_pair import MemoryPair, Moment
+from worldsim.memory_pair import FilmSettings, MemoryPair, Moment
 from worldsim.panel import MARGIN, Panel
 from worldsim.video import VideoSettings, VideoWriter, film_strip, write_png
 
@@ -18,21 +17,13 @@ SCALE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
+class DemoSettings(FilmSettings):
     """Two worlds from the same opening, weights and noise; one has its memory switched off."""
 
-    out: Path
-    """Video to write (.gif or .mp4); a film strip of the same name, .png, is written beside it."""
-    checkpoint: Path | None = None
-    """Checkpoint folder; the shipped one if left out."""
-    seed: int = 4
-    """Chooses the opening and the noise."""
     turn_steps: int = 10
     """Steps of turning away, and of turning back; about 14 degrees each."""
     wait_steps: int = 24
     """Steps of standing still between; more than the recent context holds with the turning."""
-    device: str = "auto"
-    """auto, cpu, cuda ..."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "turn_steps", "wait_steps")
@@ -78,7 +69,7 @@ def panel(moment: Moment, caption: str, slots: int) -> UInt8[np.ndarray, "rows c
 
 def run_demo(settings: DemoSettings) -> None:
     """Write the video and the film strip."""
-    models = load_checkpoint(settings.checkpoint or default_checkpoint(), settings.device)
+    models = settings.load_models()
     turn, wait = settings.turn_steps * models.schedule.section, settings.wait_steps * models.schedule.section
     moments = []
     with VideoWriter(settings.out, VideoSettings(scale=1)) as video:

@@ -192,6 +192,8 @@ class Memory:
     ) -> list[Recalled]:
         """Up to `count` frames for the section that comes next, best first, the newest `exclude_recent` left out.
 
+        By hybrid score, none that has nothing to do with the coming view (`least_score`).
+
         `query` is what the coming view is expected to look like, `pose` where it is expected to be seen from (the
         oracle's: is).
         """
@@ -204,8 +206,9 @@ class Memory:
         wanted = min(candidates_needed(count, self.settings.gap_frames), older)
         scores, ids = self._best(query, pose, wanted, older)
         allowed = ids >= 0
-        if pose is not None and self.mode == "hybrid" and self.settings.measure == "learned":
-            allowed &= scores >= least_score(pose[None], self._poses[None, self._length - 1]).cpu()
+        if pose is not None and self.mode == "hybrid":
+            newest = self._poses[None, self._length - 1]
+            allowed &= scores >= least_score(pose[None], newest, self.settings).cpu()
         choice, real = spread(scores, ids, count, self.settings.gap_frames, allowed)
         return [self._as_recalled(int(ids[0, i]), float(scores[0, i])) for i in choice[0][real[0]].tolist()]
 

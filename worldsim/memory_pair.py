@@ -1,12 +1,31 @@
 """Two worlds of the same opening, weights and noise; one has its memory switched off."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from worldsim.checkpoint import WorldModels
+from worldsim.checkpoint import WorldModels, default_checkpoint, load_checkpoint
 from worldsim.world import World, WorldSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmSettings:
+    """What every film of both worlds is made from."""
+
+    out: Path
+    """Video to write (.gif or .mp4); a film strip of the same name, .png, is written beside it."""
+    checkpoint: Path | None = None
+    """Checkpoint folder; the shipped one if left out."""
+    seed: int = 0
+    """Chooses the opening and the noise."""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def load_models(self) -> WorldModels:
+        """The checkpoint's. OSError or ValueError, one line, if it is missing or torn."""
+        return load_checkpoint(self.checkpoint or default_checkpoint(), self.device)
 
 
 @dataclass(frozen=True)

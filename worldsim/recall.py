@@ -67,9 +67,14 @@ STANDS_UNITS, STANDS_DEG = 8.0, 3.0
 
 
 def least_score(
-    expected: Float[Tensor, "batch 3"], newest: Float[Tensor, "batch 3"]
+    expected: Float[Tensor, "batch 3"], newest: Float[Tensor, "batch 3"], settings: RecallSettings
 ) -> Float[Tensor, " batch"]:
-    """The hybrid score that a recalled frame has at least, by the poses of the coming and of the newest frame."""
+    """The hybrid score that a recalled frame has at least, by the poses of the coming and of the newest frame.
+
+    The paper's measure knows no places, and has no limit.
+    """
+    if settings.measure == "latent":
+        return torch.full_like(expected[:, 0], -torch.inf)
     step = (expected - newest).abs()
     stands = (step[:, :2].norm(dim=1) < STANDS_UNITS) & (step[:, 2] < STANDS_DEG)
     return torch.where(stands, STANDING, FARTHEST)

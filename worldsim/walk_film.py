@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ from tqdm import tqdm
 
 from envs.rambler import Phase, Rambler, RamblerSettings
 from retrieval.place import place_keys, place_queries
-from worldsim.checkpoint import WorldModels, default_checkpoint, load_checkpoint
+from worldsim.checkpoint import WorldModels
 from worldsim.evaluation import metrics
-from worldsim.memory_pair import MemoryPair, Moment
+from worldsim.memory_pair import FilmSettings, MemoryPair, Moment
 from worldsim.panel import BACKGROUND, FAINT, MARGIN, WORDS, Panel
 from worldsim.recall import PLACE
 from worldsim.video import VideoSettings, VideoWriter, film_strip, write_png
@@ -26,26 +25,18 @@ PLAN = 104
 NARROWEST = 500.0
 """Map units that the plan shows at least: two rooms."""
 PATH, PLAYER = (120, 140, 170), (250, 200, 60)
+CRF = 30
+"""H.264's quality, 0 (lossless) to 51: a long film is to stay small."""
 LAST = 8
 """Frames of the return that are compared, its last."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkFilmSettings:
+class WalkFilmSettings(FilmSettings):
     """A scripted player goes by the poses that the world with memory estimates; both worlds get its actions."""
 
-    out: Path
-    """Video to write (.gif or .mp4); a film strip of the same name, .png, is written beside it."""
-    checkpoint: Path | None = None
-    """Checkpoint folder; the shipped one if left out."""
-    seed: int = 0
-    """Chooses the opening and the noise."""
     walk: RamblerSettings = field(default_factory=RamblerSettings)
     """How long the player is away."""
-    crf: int = 30
-    """H.264's quality: 0 is lossless, 51 the worst."""
-    device: str = "auto"
-    """auto, cpu, cuda ..."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +152,9 @@ def describe_return(film: Sequence[Shown]) -> str:
 
 def run_walk(settings: WalkFilmSettings) -> None:
     """Write the video and the film strip, and tell how the place that was come back to compares."""
-    models = load_checkpoint(settings.checkpoint or default_checkpoint(), settings.device)
+    models = settings.load_models()
     film: list[Shown] = []
-    with VideoWriter(settings.out, VideoSettings(frames_per_s=12.0, scale=1, crf=settings.crf)) as video:
+    with VideoWriter(settings.out, VideoSettings(frames_per_s=12.0, scale=1, crf=CRF)) as video:
         for shown in walk(models, settings):
             film.append(shown)
             video.append(paint(shown, [each.moment.pose for each in film], models.schedule.recalled.frames))

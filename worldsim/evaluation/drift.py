@@ -147,7 +147,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
         ),
     }
     if settings.judge_steps and settings.still_after is None:
-        summary["action_fidelity"] = judge_steps(
+        summary["action_fidelity"] = judge_rollouts(
             held_out, models, encoded, starts, beginnings, rollouts, elsewhere, settings
         )
     for i, rollout in enumerate(rollouts[: settings.clips]):
@@ -184,7 +184,7 @@ def describe_all(
     }
 
 
-def judge_steps(
+def judge_rollouts(
     held_out: HeldOut,
     models: WorldModels,
     encoded: dict[int, EncodedEpisode],

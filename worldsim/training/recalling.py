@@ -146,8 +146,8 @@ class BatchRecall:
         chance = torch.rand(scores.shape, generator=generator, device=device)
         scores = torch.where(by_chance, chance, scores)
         past = ages > schedule.recent_frames + pasts.gap[:, None]
-        near = ranking >= least_score(pasts.expected[:, -1], pasts.poses[:, -1])[:, None]
-        near |= by_oracle | by_chance | (self.sizes.recall.measure != "learned")
+        least = least_score(pasts.expected[:, -1], pasts.poses[:, -1], self.sizes.recall)
+        near = (ranking >= least[:, None]) | by_oracle | by_chance
         # A view is a view: what the player sees later teaches how to draw from it as well.
         coming = (ages < -schedule.recent_frames) & (numbers < self.lengths[episode][:, None]) & by_oracle
         frames, found = spread(
