@@ -58,6 +58,16 @@ class FlowSettings:
         guided = f", history guidance {self.guidance:g}" if self.guidance else ""
         return f"{self.denoising_steps} denoising steps{layout}{guided}"
 
+    def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
+        """Set to the denoising steps' noise levels, from 1 down to 0."""
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=self.shift)
+        # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
+        even = torch.linspace(1, 1 / self.denoising_steps, self.denoising_steps)
+        # Levels stay on the CPU and the scheduler is told where it begins, so that nothing waits for the device.
+        scheduler.set_timesteps(sigmas=even.tolist(), device="cpu")
+        scheduler.set_begin_index(0)
+        return scheduler
+
     def history_levels(self, noise: float) -> tuple[float, ...]:
         """Noise levels of the histories that `sample` needs where one is seen under `noise`: veiled, layout's, that one."""
         veiled = (max(noise, self.veil),) if self.guidance else ()
@@ -91,6 +101,15 @@ def noisy_and_velocity(
     return noisy, noise - repeated
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What a section is drawn from instead of noise alone (SDEdit, Meng et al. 2022)."""
+
+    latents: Float[Tensor, "batch section channel height width"]
+    begin: Int[Tensor, " batch"]
+    """the denoising step that a row begins with, the draft under its level of noise; 0: nothing of the draft is left"""
+
+
 @torch.no_grad()
 def sample(
     transformer: WorldTransformer,
@@ -98,23 +117,25 @@ def sample(
     actions: Int[Tensor, "batch step factor"],
     cache: HistoryCache,
     settings: FlowSettings,
+    draft: Draft | None = None,
 ) -> Float[Tensor, "batch section channel height width"]:
     """Clean latents from noise by Euler steps on diffusers' scheduler; the history cache serves every step.
 
-    The cache has the batch's histories once for each of `FlowSettings.history_levels`, in that order.
+    The cache has the batch's histories once for each of `FlowSettings.history_levels`, in that order. With a `draft` rows
+    begin later, from the draft under the noise.
     """
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
-    # Given the number alone, diffusers ends on a step from sigma 0.004 to 0, which changes nothing.
-    even = torch.linspace(1, 1 / settings.denoising_steps, settings.denoising_steps)
-    # Levels stay on the CPU and the scheduler is told where it begins, so that nothing waits for the device.
-    scheduler.set_timesteps(sigmas=even.tolist(), device="cpu")
-    scheduler.set_begin_index(0)
+    scheduler = settings.scheduler()
     latents, rows = noise.float(), len(noise)
     histories = [cache.rows(slice(i, i + rows)) for i in range(0, len(cache.sigma), rows)]
     clear, layout = histories[-1], histories[-2 if settings.layout_noise else -1]
     for i, timestep in enumerate(scheduler.timesteps):
         level = float(scheduler.sigmas[i])
-        sigma, noisy = torch.full((rows,), level, device=noise.device), latents.to(transformer.dtype)
+        sigma = torch.full((rows,), level, device=noise.device)
+        if draft is not None:
+            latents = torch.where(
+                (draft.begin == i)[:, None, None, None, None], add_noise(draft.latents, sigma, noise), latents
+            )
+        noisy = latents.to(transformer.dtype)
         history = layout if level > settings.layout_above else clear
         velocity = transformer.denoise(noisy, sigma, actions, history).float()
         if settings.guidance and level > settings.guided_above:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from models.flow import Draft
 from models.history import AgedFrames, History
 from models.history_cache import HistoryCache, Tokens
 from models.packer import Pack
@@ -16,7 +17,7 @@ from models.rotary import Phases
 P = ParamSpec("P")
 R = TypeVar("R")
 
-for _type in (AgedFrames, History, Phases, Pack, Tokens, HistoryCache):
+for _type in (AgedFrames, Draft, History, Phases, Pack, Tokens, HistoryCache):
     torch.export.register_dataclass(_type)
 
 

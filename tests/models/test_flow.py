@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from models.flow import FlowSettings, draw_sigmas, noisy_and_velocity, sample
+from models.flow import Draft, FlowSettings, draw_sigmas, noisy_and_velocity, sample
 from models.history_cache import HistoryCache
 from models.rotary import Phases
 from models.transformer import WorldTransformer
@@ -71,6 +71,26 @@ def test_sampler_is_euler_by_hand(filled_transformer: WorldTransformer, a_histor
             velocity = filled_transformer.denoise(by_hand, torch.full((2,), sigma), actions, cache)
             by_hand = by_hand + (following - sigma) * velocity
     torch.testing.assert_close(made, by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_a_draft_is_drawn_on_from_its_step(filled_transformer: WorldTransformer, a_history) -> None:
+    """By hand: (1 − sigma) draft + sigma noise at the step it begins with, Euler from there; from step 0 it is not seen."""
+    settings = FlowSettings(shift=2.0, denoising_steps=3)
+    history = a_history(batch=3)
+    cache = filled_transformer.encode_history(filled_transformer.pack(history), history.sigma)
+    generator = torch.Generator().manual_seed(1)
+    actions = torch.randint(3, (3, 23, 3), generator=generator)
+    draft, noise = torch.randn(2, 3, *SHAPE[1:], generator=generator)
+    begin = torch.tensor([2, 0, 1])
+    made = sample(filled_transformer, noise, actions, cache, settings, Draft(latents=draft, begin=begin))
+    sigmas = [1.0, 0.8, 0.5, 0.0]
+    for row, first in enumerate(begin.tolist()):
+        by_hand = (1 - sigmas[first]) * draft + sigmas[first] * noise
+        with torch.no_grad():
+            for sigma, following in pairwise(sigmas[first:]):
+                velocity = filled_transformer.denoise(by_hand, torch.full((3,), sigma), actions, cache)
+                by_hand = by_hand + (following - sigma) * velocity
+        torch.testing.assert_close(made[row], by_hand[row], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("present", [22, 5])

@@ -68,6 +68,7 @@ class Batches:
             [tail_cells(each.float(), sizes.schedule.tail).half() for each in episodes.latents]
         )
         self.own: SelfRollout | None = None
+        self.begins = settings.own_frames.begins(settings.own_frames.flow(sizes.flow))
 
     def draw(self, step: int, generator: torch.Generator) -> Batch:
         """The batch of a step; what is drawn depends on the generator alone, and on where own histories have come to."""
@@ -82,7 +83,7 @@ class Batches:
                 length = own_frames.length - step % own_frames.length
                 self.own = SelfRollout(
                     self.episodes, self.recall.marks, self.odometer, own, self.reach, self.section, length,
-                    generator,
+                    generator, int(own * own_frames.held), self.begins,
                 )  # fmt: skip
             pasts = pasts.with_more(self.own.pasts())
             sigma = torch.cat((sigma, _history_sigma(own, 0.5, 0.2, generator)))
@@ -91,8 +92,8 @@ class Batches:
         picks = self.recall.pick(pasts, actions, own, generator)
         weights = torch.ones_like(sigma)
         if own and self.own is not None:
-            weights[-own:] = self.own.known(picks.last(own)) >= own_frames.known
-        history = self._history(pasts, sigma, picks, generator)
+            weights[-own:] = self.own.held.rows | (self.own.known(picks.last(own)) >= own_frames.known)
+        history = self._history(pasts, sigma, picks, own, generator)
         shape = len(sigma), history.frames, *pasts.recent.shape[2:]
         noise = torch.randn(shape, generator=generator, device=generator.device)
         return Batch(
@@ -118,7 +119,12 @@ class Batches:
         )  # fmt: skip
 
     def _history(
-        self, pasts: Pasts, sigma: Float[Tensor, " batch"], picks: Picks, generator: torch.Generator
+        self,
+        pasts: Pasts,
+        sigma: Float[Tensor, " batch"],
+        picks: Picks,
+        own: int,
+        generator: torch.Generator,
     ) -> History:
         """The past as memory keeps it, with the level of the noise that it will be seen under."""
         moments, schedule = pasts.moments, self.schedule
@@ -129,27 +135,29 @@ class Batches:
         return History(
             recent=pasts.recent[:, newest], recent_present=pasts.present[:, newest],
             recent_actions=actions[:, newest], recent_poses=pasts.poses[:, newest],
-            recalled=self._picked(pasts, picks.frames, picks.present),
-            ranked=self._picked(pasts, picks.ranked, picks.ranked_present),
+            recalled=self._picked(pasts, picks.frames, picks.present, own),
+            ranked=self._picked(pasts, picks.ranked, picks.ranked_present, own),
             first=first_frames(self.episodes.latents, self.recall.marks.poses, before, schedule),
             tail=tail_frames(self.cells, before, schedule), section_poses=pasts.expected, sigma=sigma,
             coming=ahead.coming, coming_actions=ahead.coming_actions, last=ahead.last, gap=pasts.gap,
         )  # fmt: skip
 
     def _picked(
-        self, pasts: Pasts, frames: Int[Tensor, "batch n"], present: Bool[Tensor, "batch n"]
+        self, pasts: Pasts, frames: Int[Tensor, "batch n"], present: Bool[Tensor, "batch n"], own: int
     ) -> AgedFrames:
-        """Frames of the episodes, registered against the newest one as at play."""
+        """Frames of the episodes, of held histories their own, registered against the newest one as at play."""
         moments, poses = pasts.moments, self.recall.marks.poses
         rows = moments.episode[:, None]
-        latents = self.episodes.latents[rows, frames].float()
+        latents, there = self.episodes.latents[rows, frames].float(), poses[rows, frames]
+        if own and self.own is not None:
+            latents[-own:], there[-own:] = self.own.held.remembered(
+                frames[-own:], latents[-own:], there[-own:]
+            )
         return AgedFrames(
             latents=latents,
             present=present,
             ages=(moments.time[:, None] - frames).abs(),
-            poses=self.odometer.registered(
-                pasts.recent[:, -1], pasts.poses[:, -1], latents, poses[rows, frames]
-            ),
+            poses=self.odometer.registered(pasts.recent[:, -1], pasts.poses[:, -1], latents, there),
         )
 
 

@@ -3,10 +3,11 @@
 At play every history is the model's own. A model that has only seen true histories drifts, because its first small
 error is something it was never shown. Here part of each batch continues recorded episodes with frames that the model
 made (without gradient) while the target stays the true next frame: it learns to pull its own errors back to the truth
-(scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011). Where its frames are seen from is what
+(scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011). Some are held to the truth (`held.py`). Where its frames are seen from is what
 the odometer makes of them, as at play: told poses from the true frames would be better than any that play has.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from retrieval.whereabouts import Whereabouts
 from worldsim.errors import check_at_least
 from worldsim.training.covisibility import coverage
 from worldsim.training.data import LatentEpisodes
+from worldsim.training.held import HeldHistories
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import EpisodeMarks, Picks
 
@@ -45,6 +47,11 @@ class SelfRolloutSettings:
     known: float = 0.7
     """a target counts if recalled or recent true frames show that much of it: what the model has made up elsewhere the
     truth denies, and a model that learns to doubt what it makes up draws it anew with every frame"""
+    held: float = 0.5
+    """part of the own histories that are held to the truth: every frame is drawn from the true one under noise (SDEdit,
+    Meng et al. 2022), so that they show the true place in the model's hand, and all their targets count"""
+    held_noise: float = 0.5
+    """least level of that noise; each history has one of the denoising steps' levels, below 1"""
     shift: float | None = None
     """of the noise levels that own frames are drawn with; None takes play's"""
     layout_noise: float | None = None
@@ -54,6 +61,12 @@ class SelfRolloutSettings:
         check_at_least(self, 1, "length")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share {self.share} of the batch on own frames is not within 0..1")
+        if not 0 <= self.held <= 1:
+            raise ValueError(
+                f"the part {self.held} of own frames that is held to the truth is not within 0..1"
+            )
+        if not 0 <= self.held_noise < 1:
+            raise ValueError(f"noise {self.held_noise} of held frames is no noise level from 0 to below 1")
         if not 0 <= self.known <= 1:
             raise ValueError(f"the part {self.known} of a target that must be known is not within 0..1")
         if self.shift is not None and self.shift <= 0:
@@ -67,6 +80,17 @@ class SelfRolloutSettings:
         """How own frames are drawn where the world is played so."""
         asked: dict[str, Any] = {"shift": self.shift, "layout_noise": self.layout_noise}
         return replace(play, **{name: value for name, value in asked.items() if value is not None})
+
+    def begins(self, flow: FlowSettings) -> list[int]:
+        """Denoising steps of `flow` that held histories may begin with."""
+        levels = flow.scheduler().sigmas[1:-1].tolist()
+        found = [i for i, level in enumerate(levels, 1) if level >= self.held_noise]
+        if not found and self.share and self.held:
+            raise ValueError(
+                f"none of the noise levels {[round(level, 2) for level in levels]} is {self.held_noise} or more: lower "
+                "--own-frames.held-noise, or leave it out with --own-frames.held 0"
+            )
+        return found
 
 
 class SelfRollout:
@@ -85,7 +109,10 @@ class SelfRollout:
         section: int,
         length: int,
         generator: torch.Generator,
+        held: int = 0,
+        begins: Sequence[int] = (),
     ) -> None:
+        """Of the `batch`, `held` are drawn from the truth at one of the denoising steps `begins`."""
         self.episodes, self.marks, self.odometer, self.section = episodes, marks, odometer, section
         self.moments = random_moments(episodes, batch, section * length, generator)
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
@@ -96,13 +123,20 @@ class SelfRollout:
             pose=marks.poses[rows, numbers][:, -1], move=self.moves[:, -1],
             doubt=marks.doubts[rows, numbers][:, -1],
         )  # fmt: skip
+        room = torch.zeros(
+            batch, section * length, *self.recent.shape[2:], dtype=torch.float16, device=self.recent.device
+        )
+        self.held = HeldHistories.draw(held, begins, self.moments.time, room, generator)
 
     def pasts(self) -> Pasts:
         """As the next step of training finds them."""
         expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
-        poses = traced_back(self.where.pose, self.moves, self.headings)
+        poses = self._recent_poses()
         gap = torch.zeros_like(self.moments.time)
         return Pasts(self.moments, self.recent, self.present, poses, expected, gap)
+
+    def _recent_poses(self) -> Float[Tensor, "batch reach 3"]:
+        return traced_back(self.where.pose, self.moves, self.headings)
 
     def known(self, picks: Picks) -> Float[Tensor, " batch"]:
         """How much of the target the recalled frames show or, of the recent ones, those that are still true."""
@@ -132,17 +166,20 @@ class SelfRollout:
         self.present = torch.cat((self.present, exists), 1)[:, self.section :]
         self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
         self.made += self.section
+        self.held.add(made, self._recent_poses()[:, -self.section :])
 
     def _landmarks(self, pose: Float[Tensor, "batch 3"]) -> Landmarks:
-        """True frames that the player may recognise in the section just made; memory has no others here."""
+        """Frames that the player may recognise in the section just made: true ones, but for those of held histories."""
         rows, newest = self.moments.episode, self.moments.time + self.section - 1
         ages = newest[:, None] - torch.arange(self.marks.places.shape[1], device=newest.device)
         frames, found = nearest(self.marks.places[rows], pose, ages >= YOUNGEST)
         rows = rows[:, None]
+        latents, poses = self.held.remembered(
+            frames, self.episodes.latents[rows, frames].float(), self.marks.poses[rows, frames]
+        )
         return Landmarks(
-            latents=self.episodes.latents[rows, frames].float(), poses=self.marks.poses[rows, frames],
-            present=found, doubts=self.marks.doubts[rows, frames, 1],
-        )  # fmt: skip
+            latents=latents, poses=poses, present=found, doubts=self.marks.doubts[rows, frames, 1]
+        )
 
 
 def random_moments(episodes: LatentEpisodes, batch: int, section: int, generator: torch.Generator) -> Moments:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.flow import draw_sigmas, noisy_and_velocity, sample
+from models.flow import Draft, draw_sigmas, noisy_and_velocity, sample
 from models.graphed import Graphed
 from models.history import History
 from models.history_cache import HistoryCache
@@ -53,7 +53,7 @@ class ModelTrainer:
             optimizer.zero_grad()
         loss.backward()
         if own:
-            self._advance(batch.own_history, batch.actions[-own:], generator)
+            self._advance(batch.own_history, batch.actions[-own:], batch.coming[-own:], generator)
         if not self.sharded:
             self.processes.average_gradients(self.parameters)
         norm = clipped_norm(self.parameters, 1.0)
@@ -81,12 +81,12 @@ class ModelTrainer:
         return (predicted.float() - velocity).square().flatten(2).mean(2)
 
     @torch.no_grad()
-    def _advance(self, history: History, actions: Tensor, generator: torch.Generator) -> None:
-        """The model's own next sections, drawn as at play."""
+    def _advance(self, history: History, actions: Tensor, coming: Tensor, generator: torch.Generator) -> None:
+        """The model's own next sections, drawn as at play; those of held histories from the true ones, `coming`."""
         rollout = self.batches.own
         assert rollout is not None
         noise, seen = self._own_draw(history, rollout.section, generator)
-        rollout.advance(self._make_next(noise, actions, seen))
+        rollout.advance(self._make_next(noise, actions, seen, rollout.held.draft(coming)))
         give_back(self.model)
 
     def _own_draw(
@@ -100,9 +100,9 @@ class ModelTrainer:
         )
         return noise, self.model.seen(history.under(*levels), veils.repeat(len(levels), 1, 1, 1, 1))
 
-    def _sample(self, noise: Tensor, actions: Tensor, history: History) -> Tensor:
+    def _sample(self, noise: Tensor, actions: Tensor, history: History, draft: Draft) -> Tensor:
         device = self.processes.device.type
         # Without autocast's cache, or a CUDA graph would go on with the weights of the step it was captured in.
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
             cache = self.model.encode_history(self.model.pack(history), history.sigma)
-            return sample(self.model, noise, actions, cache, self.own_flow)
+            return sample(self.model, noise, actions, cache, self.own_flow, draft)
