@@ -28,9 +28,10 @@ class LoopSettings:
     """optimiser steps in all, earlier runs included"""
     total_minutes: float | None = None
     """minutes in all, earlier runs included, where that is what is scarce: training ends, and the learning rate has
-    fallen, when steps or minutes are used up; only a training planned by steps alone repeats itself exactly. Looked at every log_steps"""
+    fallen, when steps or minutes are used up; only a training planned by steps alone repeats itself exactly. Looked at
+    every `log_steps` steps"""
     max_minutes: float | None = None
-    """stop this run after so many minutes, state saved; the next run goes on. Looked at every log_steps"""
+    """stop this run after so many minutes, state saved; the next run goes on. Looked at every `log_steps` steps"""
     warmup_steps: int = 200
     """steps over which the learning rate rises to its height"""
     cooldown: float = 0.2
