@@ -17,7 +17,7 @@ from models.flow import Draft
 
 
 class HeldHistories:
-    """Which histories of a batch are held to the truth, and what the model has made of their frames."""
+    """Which own histories of a batch are held to the truth, and what the model has made since they began."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class HeldHistories:
         frames: Float[Tensor, "batch step channel height width"],
     ) -> None:
         """`begin` is the denoising step that each is drawn from, 0 if it is free; `first` the time of its first own
-        frame; `frames` have room for all that will be made."""
+        frame; `frames` have room for all that will be made, `made` says how many of them there are."""
         self.begin, self.first, self.frames, self.made = begin, first, frames, 0
         self.poses = torch.zeros(*frames.shape[:2], 3, device=frames.device)
 

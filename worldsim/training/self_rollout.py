@@ -117,7 +117,6 @@ class SelfRollout:
         self.episodes, self.marks, self.odometer, self.section = episodes, marks, odometer, section
         self.moments = random_moments(episodes, batch, section * length, generator)
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
-        self.made = 0
         rows, numbers = self.moments.episode[:, None], self.moments.frames(-reach, -1).clamp(min=0)
         self.headings, self.moves = marks.poses[rows, numbers, 2], marks.moves[rows, numbers]
         self.where = Whereabouts(
@@ -128,22 +127,19 @@ class SelfRollout:
             batch, section * length, *self.recent.shape[2:], dtype=torch.float16, device=self.recent.device
         )
         self.held = HeldHistories.draw(held, begins, self.moments.time, room, generator)
+        self.poses = traced_back(self.where.pose, self.moves, self.headings)
 
     def pasts(self) -> Pasts:
         """As the next step of training finds them."""
         expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
-        poses = self._recent_poses()
         gap = torch.zeros_like(self.moments.time)
-        return Pasts(self.moments, self.recent, self.present, poses, expected, gap)
-
-    def _recent_poses(self) -> Float[Tensor, "batch reach 3"]:
-        return traced_back(self.where.pose, self.moves, self.headings)
+        return Pasts(self.moments, self.recent, self.present, self.poses, expected, gap)
 
     def known(self, picks: Picks) -> Float[Tensor, " batch"]:
         """How much of the target the recalled frames show or, of the recent ones, those that are still true."""
         reach, moments = self.recent.shape[1], self.moments
         recent = moments.frames(-reach, -1)
-        true = (recent >= 0) & (recent < moments.time[:, None] - self.made)
+        true = (recent >= 0) & (recent < moments.time[:, None] - self.held.made)
         return coverage(
             self.episodes, moments.episode, moments.time + self.section - 1,
             torch.cat((picks.frames, recent.clamp(min=0)), 1), torch.cat((picks.present, true), 1),
@@ -166,8 +162,8 @@ class SelfRollout:
         exists = torch.ones(made.shape[:2], dtype=torch.bool, device=made.device)
         self.present = torch.cat((self.present, exists), 1)[:, self.section :]
         self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
-        self.made += self.section
-        self.held.add(made, self._recent_poses()[:, -self.section :])
+        self.poses = traced_back(self.where.pose, self.moves, self.headings)
+        self.held.add(made, self.poses[:, -self.section :])
 
     def _landmarks(self, pose: Float[Tensor, "batch 3"]) -> Landmarks:
         """Frames that the player may recognise in the section just made: true ones, but for those of held histories."""
