@@ -22,13 +22,12 @@ APART = 6
 """they lie more than this many frames apart, so that they are several views"""
 YOUNGEST = 24
 """younger frames share the player's drift: they have nothing to tell"""
-SURE = 1.0
-"""logit of two views showing one place from which on their offset counts"""
-STEP_DOUBT, CHANGED_DOUBT = 6.0, 40.0
-"""variance along either axis that a step adds, in squared map units: of one that goes as told and of one that something has
-changed; on held-out maps 2 and 18 were measured, but errors of neighbouring steps come together (training log, entry 11)"""
-SEEN_NEAR, SEEN_FAR = 4.0, 0.15
-"""standard deviation of an offset that is seen, map units: so much, and so much of the offset more"""
+SURE = 2.0
+"""logit from which on what is seen counts: that a step was changed, that two views show one place"""
+STEP_DOUBT = 1.0
+"""variance along either axis that a step adds that goes as told, in squared map units"""
+CAUTION = 3.0
+"""times the variance that the odometer expects of what it sees: errors of neighbouring frames come together"""
 FARFETCHED = 100.0
 """times the variance that is expected: what lies farther off is another place"""
 
@@ -88,24 +87,23 @@ class Trail:
 
 def recognition(
     off: Float[Tensor, "batch landmark 2"],
-    distance: Float[Tensor, "batch landmark"],
+    noise: Float[Tensor, "batch landmark"],
     doubts: Float[Tensor, "batch landmark"],
     doubt: Float[Tensor, "batch 2"],
     sure: Bool[Tensor, "batch landmark"],
 ) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, "batch 2"]]:
     """How far players are from where they believe to be, and what is doubtful then: a Kalman filter (Kalman 1960).
 
-    `off` is how far each landmark lies from where it is seen, `distance` how far away that is. Between a player and a
-    landmark stands the doubt that has come up since it was new, and no more than is left: a player who only turned
-    knows better than any view.
+    `off` is how far each landmark lies from where it is seen, `noise` the variance of that along either axis.
+    Between a player and a landmark stands the doubt that has come up since it was new, and no more than is left: a
+    player who only turned knows better than any view.
     """
     shift, left, ever = torch.zeros_like(doubt), doubt[:, 0], doubt[:, 1]
     for i in range(off.shape[1]):
-        noise = (SEEN_NEAR + SEEN_FAR * distance[:, i]).square() / 2
         between = torch.minimum(left, ever - doubts[:, i])
         surprise = off[:, i] - shift
-        believed = sure[:, i] & (surprise.square().sum(1) < 2 * FARFETCHED * (between + noise))
-        gain = believed * between / (between + noise)
+        believed = sure[:, i] & (surprise.square().sum(1) < 2 * FARFETCHED * (between + noise[:, i]))
+        gain = believed * between / (between + noise[:, i])
         shift = shift + gain[:, None] * surprise
         left = left - gain * between
     return shift, torch.stack((left, ever), 1)

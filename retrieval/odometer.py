@@ -6,20 +6,25 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Bool, Float, Integer
-from torch import Tensor, nn
+from jaxtyping import Float, Integer
+from torch import Tensor
 from torch.nn import functional
 
-from retrieval.descriptor import ResidualBlock
-from retrieval.landmarks import CHANGED_DOUBT, STEP_DOUBT, SURE, Landmarks, Trail, recognition
-from retrieval.motion import TURN_STEPS, Motion, joint_rows, offset_from, turned
-from retrieval.registration import Registration
+from retrieval.landmarks import CAUTION, STEP_DOUBT, SURE, Landmarks, Trail, recognition
+from retrieval.motion import TURN_STEPS, Motion, offset_from, turned
+from retrieval.offset import Offset, OffsetHead
+from retrieval.two_views import TwoViews
 from retrieval.whereabouts import Followed, Whereabouts, joined
 
 ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
 MOVE_SCALE = 32.0
 """map units: moves are of this size, and networks like numbers of size one"""
+OFFSET_SCALE = 64.0
+"""map units: offsets between views of one place are of this size"""
+DRAWN_ERROR = 6.0
+"""map units by which frames that a model draws lie off by themselves: a difference within it is the drawing's, and told
+moves are what the model is led back by"""
 STILL = 0.5
 """map units: a move shorter than that leaves no doubt"""
 
@@ -35,11 +40,11 @@ class OdometerSettings:
     """Rows of a latent; even."""
     width: int = 16
     """Columns of a latent; even."""
-    hidden: int = 32
-    """Channels of the convolutions; a multiple of 8."""
+    fine: int = 32
+    """Channels of the convolutions over whole latents; a multiple of 8."""
+    coarse: int = 48
+    """Channels over every second row and column; a multiple of 8."""
     head_width: int = 96
-    registration_hidden: int = 32
-    """Channels of the network that registers recalled views, a multiple of 8; 0 leaves it out."""
     view_deg: float = 90.0
     """How wide the view is."""
 
@@ -48,7 +53,8 @@ class Odometer(ModelMixin, ConfigMixin):
     """The move of every step: what the actions tell (`Motion`), corrected by what is seen.
 
     Turns are exact. Free moves are too; a wall in the way is seen, ahead of the step in the frame before it, or
-    afterwards in how the view has changed. Everything is float32: places add up over thousands of steps.
+    afterwards in how the view has changed. The same sight registers a frame of long ago against the newest one. Places
+    are float32: they add up over thousands of steps.
     """
 
     @register_to_config
@@ -58,79 +64,71 @@ class Odometer(ModelMixin, ConfigMixin):
         motion: dict[str, Any],
         height: int = 12,
         width: int = 16,
-        hidden: int = 32,
+        fine: int = 32,
+        coarse: int = 48,
         head_width: int = 96,
-        registration_hidden: int = 0,
         view_deg: float = 90.0,
     ) -> None:
         super().__init__()
-        if height % 2 or width % 2 or hidden % 8 or registration_hidden % 8:
+        if height % 2 or width % 2 or fine % 8 or coarse % 8:
             raise ValueError(
-                f"height {height}, width {width} must be even, hidden {hidden} and registration_hidden "
-                f"{registration_hidden} multiples of 8"
+                f"height {height}, width {width} must be even, fine {fine} and coarse {coarse} multiples of 8"
             )
         self.motion = Motion.of_json(motion)
-        joint = len(self.motion.thrust)
-        self.stem = nn.Conv2d(2 * channels + 1, hidden, 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(ResidualBlock(hidden), ResidualBlock(hidden))
-        self.squeeze = nn.Conv2d(hidden, 8, 1)
-        self.project = nn.Linear(8 * (height // 2) * (width // 2), head_width)
-        self.told = nn.Linear(2, head_width)
-        self.pressed = nn.Embedding(joint, head_width)
-        self.mlp = nn.Sequential(
-            nn.SiLU(), nn.Linear(head_width, head_width), nn.SiLU(), nn.Linear(head_width, 3)
-        )
-        self.registration = (
-            Registration(channels, height, width, registration_hidden, head_width, view_deg)
-            if registration_hidden
-            else None
-        )
+        self.views = TwoViews(channels, height, width, fine, coarse, head_width, view_deg)
+        self.step = OffsetHead(4, head_width, MOVE_SCALE)
+        self.registration = OffsetHead(4, head_width, OFFSET_SCALE)
 
     @classmethod
     def of(cls, settings: OdometerSettings, motion: Motion) -> "Odometer":
         return cls(motion=asdict(motion), **asdict(settings))
 
-    def features(
-        self,
-        before: Float[Tensor, "batch channel height width"],
-        after: Float[Tensor, "batch channel height width"],
-        seen: Bool[Tensor, " batch"],
-    ) -> Float[Tensor, "batch head_width"]:
-        """What two neighbouring frames tell of the move between them; `after` is looked at only where it is `seen`."""
-        here = seen[:, None, None, None].to(self.dtype)
-        flag = here.expand(-1, 1, *before.shape[2:])
-        x = self.stem(torch.cat((before.to(self.dtype), after.to(self.dtype) * here, flag), 1))
-        return self.project(self.squeeze(functional.silu(self.blocks(x))).flatten(1))
-
     def judge(
         self,
         features: Float[Tensor, "batch head_width"],
         free: Float[Tensor, "batch 2"],
-        action: Integer[Tensor, "batch factor"],
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch 2"]]:
-        """Whether something changes the move that the actions tell (a logit), and the move if so.
+        turn_deg: Float[Tensor, " batch"],
+    ) -> Offset:
+        """Whether something changes the move that the actions tell, and the move if so.
 
-        Moves are forward and left of the view before the step.
+        Moves are forward and left of the view before the step; `features` are of the frames before and after it.
         """
-        told = self.told((free / MOVE_SCALE).to(self.dtype))
-        x = self.mlp(features + told + self.pressed(joint_rows(action, self.motion.sizes))).float()
-        return x[:, 0], free + x[:, 1:] * MOVE_SCALE
+        return self.step(features, free, directions(turn_deg))
+
+    def register(
+        self,
+        newest: Float[Tensor, "batch channel height width"],
+        recalled: Float[Tensor, "batch channel height width"],
+        relative: Float[Tensor, "batch 3"],
+    ) -> Offset:
+        """Whether two views show one place, and if so where the recalled one lies, along the newest one's axes.
+
+        `relative` is where it was told to lie: forward, left, and degrees that it looks further left; of these the last
+        is right.
+        """
+        seen = torch.ones(len(newest), dtype=torch.bool, device=newest.device)
+        features = self.views(newest, recalled, relative[:, 2], seen)
+        return self.registration(features, relative[:, :2], directions(relative[:, 2]))
 
     def advance(
         self,
         where: Whereabouts,
         features: Float[Tensor, "batch head_width"],
         actions: Integer[Tensor, "batch step factor"],
+        least: float = 0.0,
     ) -> Whereabouts:
-        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last."""
+        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last.
+
+        What has changed it has done so by `least` map units or more.
+        """
         free, heading = self.told_move(where, actions)
         view = where.pose[:, 2]
         ahead = turned(free, -view)
-        logit, made = self.judge(features, ahead, actions[:, -1])
-        # Exactly as told unless something is more likely than not to have changed it.
-        changed = logit > 0
-        move = turned(torch.where(changed[:, None], made, ahead), view)
-        fresh = (STEP_DOUBT + (CHANGED_DOUBT - STEP_DOUBT) * changed) * (free.norm(dim=1) > STILL)
+        seen = self.judge(features, ahead, heading - view)
+        # Exactly as told unless something has surely changed it: a move that is wrong goes on by itself.
+        changed = (seen.logit > SURE) & ((seen.offset - ahead).norm(dim=1) >= least)
+        move = turned(torch.where(changed[:, None], seen.offset, ahead), view)
+        fresh = torch.where(changed, CAUTION * seen.variance, STEP_DOUBT) * (free.norm(dim=1) > STILL)
         pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
         return Whereabouts(pose=pose, move=move, doubt=where.doubt + fresh[:, None])
 
@@ -148,7 +146,8 @@ class Odometer(ModelMixin, ConfigMixin):
         """
         unseen = torch.zeros(len(newest), dtype=torch.bool, device=newest.device)
         window = actions[:, : actions.shape[1] - section + 1]
-        where = self.advance(where, self.features(newest, newest, unseen), window)
+        turn = self.motion.turns(window)[:, -1]
+        where = self.advance(where, self.views(newest, newest, turn, unseen), window)
         poses = [where.pose]
         for i in range(1, section):
             move, heading = self.told_move(where, actions[:, : window.shape[1] + i])
@@ -173,26 +172,30 @@ class Odometer(ModelMixin, ConfigMixin):
         latents: Float[Tensor, "batch time channel height width"],
         actions: Integer[Tensor, "batch known factor"],
         trail: Trail | None = None,
+        drawn: bool = False,
     ) -> tuple[Followed, Whereabouts]:
         """Follow frames on from the first of `latents`, which `where` tells of; `actions` end with the last one's.
 
         Returns what is known of every further frame, and where it all ends. There must be ACTIONS actions or more
         before the first further frame's own: pad them with "none". With a `trail` of all frames before, loops are closed.
+        Frames that a model has `drawn` lie off a little by themselves.
         """
         batch, time = latents.shape[:2]
         known = actions[:, actions.shape[1] - (time - 1) - (ACTIONS - 1) :]
+        turns = self.motion.turns(known)[:, ACTIONS - 1 :]
         steps = [Followed.none(where)]
         for first in range(1, time, CHUNK):
             part = slice(first, min(first + CHUNK, time))
             before = latents[:, first - 1 : part.stop - 1].flatten(0, 1)
             after = latents[:, part].flatten(0, 1)
+            turn = turns[:, first - 1 : part.stop - 1].flatten()
             nothing = torch.zeros(len(after), dtype=torch.bool, device=after.device)
-            seen = self.features(before, after, ~nothing).unflatten(0, (batch, -1))
-            unseen = self.features(before, after, nothing).unflatten(0, (batch, -1))
+            seen = self.views(before, after, turn, ~nothing).unflatten(0, (batch, -1))
+            unseen = self.views(before, after, turn, nothing).unflatten(0, (batch, -1))
             for i, t in enumerate(range(part.start, part.stop)):
                 window = known[:, t - 1 : t - 1 + ACTIONS]
                 expected = self.advance(where, unseen[:, i], window).pose
-                where = self.advance(where, seen[:, i], window)
+                where = self.advance(where, seen[:, i], window, DRAWN_ERROR * drawn)
                 if trail is not None:
                     where = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
                     trail.add(where)
@@ -222,13 +225,12 @@ class Odometer(ModelMixin, ConfigMixin):
         landmarks: Landmarks | None,
     ) -> Whereabouts:
         """Where players are who recognise what they have seen before (`retrieval.landmarks`)."""
-        if self.registration is None or landmarks is None:
+        if landmarks is None:
             return where
-        same, seen = self._compared(newest, where.pose, landmarks.latents, landmarks.poses)
-        distance = (seen - where.pose[:, None, :2]).norm(dim=-1)
+        same, seen, noise = self._compared(newest, where.pose, landmarks.latents, landmarks.poses)
         off = landmarks.poses[..., :2] - seen
         sure = (same > SURE) & landmarks.present
-        return where.moved(*recognition(off, distance, landmarks.doubts, where.doubt, sure))
+        return where.moved(*recognition(off, CAUTION * noise, landmarks.doubts, where.doubt, sure))
 
     @torch.no_grad()
     def registered(
@@ -242,9 +244,9 @@ class Odometer(ModelMixin, ConfigMixin):
 
         A gate keeps frames of other places exactly where they were told to be: nothing is seen of their offset.
         """
-        if self.registration is None or not recalled.shape[1]:
+        if not recalled.shape[1]:
             return recalled_poses
-        same, seen = self._compared(newest, newest_pose, recalled, recalled_poses)
+        same, seen, _ = self._compared(newest, newest_pose, recalled, recalled_poses)
         place = torch.where(same[..., None] > 0, seen, recalled_poses[..., :2])
         return torch.cat((place, recalled_poses[..., 2:]), -1)
 
@@ -254,14 +256,21 @@ class Odometer(ModelMixin, ConfigMixin):
         newest_pose: Float[Tensor, "batch 3"],
         others: Float[Tensor, "batch n channel height width"],
         other_poses: Float[Tensor, "batch n 3"],
-    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n 2"]]:
-        """Whether each shows the newest one's place (a logit), and where it was seen from if so."""
-        assert self.registration is not None
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n 2"], Float[Tensor, "batch n"]]:
+        """Whether each shows the newest one's place (a logit), where it was seen from if so, and the variance of that."""
         count = others.shape[1]
         here = newest_pose[:, None].expand(-1, count, -1).flatten(0, 1)
         there = other_poses.flatten(0, 1)
         relative = torch.cat((offset_from(there, here), there[:, 2:] - here[:, 2:]), 1)
-        views = newest[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1).to(self.dtype)
-        same, found = self.registration(views, others.flatten(0, 1).to(self.dtype), relative)
-        seen = here[:, :2] + turned(found, here[:, 2])
-        return same.unflatten(0, (-1, count)), seen.unflatten(0, (-1, count))
+        views = newest[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
+        found = self.register(views, others.flatten(0, 1), relative)
+        seen = here[:, :2] + turned(found.offset, here[:, 2])
+        parts = found.logit, seen, found.variance
+        same, places, variance = (each.unflatten(0, (-1, count)) for each in parts)
+        return same, places, variance
+
+
+def directions(degrees: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:
+    """Angles as networks like them: cosine and sine."""
+    angle = torch.deg2rad(degrees)
+    return torch.stack((angle.cos(), angle.sin()), 1)

@@ -26,7 +26,7 @@ from worldsim.openings import Openings, load_openings, save_openings
 from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
 from worldsim.tensor_files import disk_errors
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 COMPONENTS: dict[str, type[ModelMixin]] = {
     "autoencoder": FrameAutoencoder,
     "descriptor": LearnedDescriptor,
@@ -132,7 +132,9 @@ def load_checkpoint(
     folder, where = Path(folder), choose_device(device)
     content = read_world_json(folder)
     number = dtype or choose_dtype(where)
-    parts = {name: load_component(folder, name, number).to(where) for name in COMPONENTS}
+    # Places are told to a few units of hundreds: bfloat16 has eight bits.
+    numbers = {name: torch.float32 if name == "odometer" else number for name in COMPONENTS}
+    parts = {name: load_component(folder, name, numbers[name]).to(where) for name in COMPONENTS}
     # Convolutions run a third faster on channels-last weights.
     for convolutions in (parts["autoencoder"], parts["transformer"].refiner):
         if convolutions is not None:

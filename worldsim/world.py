@@ -267,7 +267,7 @@ def keep_section(
     maker, memories = worlds[0].maker, [world.memory for world in worlds]
     known = pad_actions(torch.cat((recent.actions, actions), 1), ACTIONS + actions.shape[1])
     where = joined([world.where for world in worlds])
-    followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known)
+    followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known, drawn=True)
     where = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
     followed = followed.ended(where)
     keys = None

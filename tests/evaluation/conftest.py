@@ -65,8 +65,7 @@ def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         models.odometer = Odometer.of(tiny().odometer, motion)
-    models.odometer.mlp[-1].bias.data[0] = -10.0  # an untrained gate opens by chance: trust the actions
-    assert models.odometer.registration is not None
+    models.odometer.step.mlp[-1].bias.data[0] = -10.0  # an untrained gate opens by chance: trust the actions
     models.odometer.registration.mlp[-1].bias.data[:] = (
         0.5  # registers everything 32 units too far forward and left
     )

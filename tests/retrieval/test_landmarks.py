@@ -1,7 +1,5 @@
 """Loop closure: corrections by brute force, and a player who comes back and finds out how far they drifted."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,6 @@ from retrieval.landmarks import (
     APART,
     FARFETCHED,
     LANDMARKS,
-    SEEN_FAR,
-    SEEN_NEAR,
     YOUNGEST,
     Landmarks,
     Trail,
@@ -20,40 +16,40 @@ from retrieval.landmarks import (
 )
 from retrieval.motion import traced_back
 from retrieval.odometer import Odometer
+from retrieval.offset import Offset
 from retrieval.place import PlaceSettings, place_keys
-from retrieval.registration import Registration
 from retrieval.whereabouts import Whereabouts
 from tests.retrieval.test_odometer import SETTINGS, inputs, walking
 
 
-class Surveyor(Registration):
-    """A registration that reads the truth out of the pictures: channel 0 holds x, channel 1 whether one looks back."""
+class Surveyor(Odometer):
+    """An odometer that reads the truth out of the pictures: channel 0 holds x, channel 1 whether one looks back."""
 
-    def forward(self, newest, recalled, relative):
+    def register(self, newest, recalled, relative):
         apart = (recalled - newest)[:, 0, 0, 0] * (1 - 2 * newest[:, 1, 0, 0])
-        return torch.full((len(apart),), 9.0), torch.stack((apart, torch.zeros_like(apart)), 1)
+        offset = torch.stack((apart, torch.zeros_like(apart)), 1)
+        return Offset(torch.full_like(apart, 9.0), offset, torch.zeros_like(apart))
 
 
 def test_recognition_is_a_kalman_filter() -> None:
     """Landmark after landmark against the textbook's update; what is not sure, or far-fetched, moves nobody."""
     rng = np.random.default_rng(0)
-    off, distance = 20 * rng.standard_normal((80, 4, 2)), 100 * rng.random((80, 4))
+    off, noise = 20 * rng.standard_normal((80, 4, 2)), 200 * rng.random((80, 4))
     off[:10, 2] += 3000
     ever = 400 * rng.random(80)
     left, doubts = ever * rng.random(80), ever[:, None] * rng.random((80, 4))
     sure = rng.random((80, 4)) < 0.7
-    given = [torch.from_numpy(each).float() for each in (off, distance, doubts, np.stack((left, ever), 1))]
+    given = [torch.from_numpy(each).float() for each in (off, noise, doubts, np.stack((left, ever), 1))]
     shift, doubt = recognition(*given, torch.from_numpy(sure))
     for row in range(80):
         place, variance = np.zeros(2), left[row]
         for i in np.flatnonzero(sure[row]):
-            noise = (SEEN_NEAR + SEEN_FAR * distance[row, i]) ** 2 / 2
             prior = min(variance, ever[row] - doubts[row, i])
             surprise = off[row, i] - place
-            if surprise @ surprise > 2 * FARFETCHED * (prior + noise):
+            if surprise @ surprise > 2 * FARFETCHED * (prior + noise[row, i]):
                 continue
-            place = place + prior / (prior + noise) * surprise
-            variance = variance - prior**2 / (prior + noise)
+            place = place + prior / (prior + noise[row, i]) * surprise
+            variance = variance - prior**2 / (prior + noise[row, i])
         np.testing.assert_allclose(shift[row].numpy(), place, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(doubt[row].numpy(), [variance, ever[row]], rtol=1e-3, atol=1e-3)
         assert 0 <= float(doubt[row, 0]) <= left[row] + 1e-3
@@ -99,7 +95,7 @@ def test_nearest_are_the_best_of_what_is_allowed() -> None:
 def test_a_player_who_is_held_back_finds_out() -> None:
     """Walks away, turns, and comes back a little slower than they know: actions alone pass the start by 45 units."""
     model = Odometer.of(SETTINGS, walking()).eval().requires_grad_(False)
-    model.mlp[-1].bias[0] = -1e9
+    model.step.mlp[-1].bias[0] = model.registration.mlp[-1].bias[0] = -1e9
     actions = torch.tensor([[[0, 0], *[[1, 0]] * 40, *[[0, 1]] * 18, *[[1, 0]] * 45]])
     there = torch.cat((8.0 * torch.arange(41), torch.full((18,), 320.0)))
     true = torch.cat((there, 320 - 7.0 * torch.arange(1, 46)))
@@ -107,7 +103,8 @@ def test_a_player_who_is_held_back_finds_out() -> None:
     latents[0, :, 0], latents[0, 59:, 1] = true[:, None, None], 1.0
     blind = model.follow(latents, actions)
     assert float(blind.poses[0, -1, 0]) == pytest.approx(-40, abs=0.1)
-    model.registration = Surveyor(2, 4, 8, 8, 16, 90.0)
+    model = Surveyor.of(SETTINGS, walking()).eval().requires_grad_(False)
+    model.step.mlp[-1].bias[0] = -1e9
     found = model.follow(latents, actions)
     assert float(found.poses[0, -1, 0]) == pytest.approx(5, abs=15)
     assert torch.equal(found.moves, blind.moves)
@@ -132,14 +129,8 @@ def test_the_trail_leaves_out_what_is_young() -> None:
         trail.add(Whereabouts(pose=pose, move=torch.zeros(2, 2), doubt=torch.full((2, 2), float(time))))
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_without_landmarks_players_stay_where_they_believe_to_be(known: bool) -> None:
-    """A model without registration, and a world too young."""
-    model = Odometer.of(replace(SETTINGS, registration_hidden=0 if known else 8), walking()).eval()
-    latents, _ = inputs(1, 2)
+def test_without_landmarks_players_stay_where_they_believe_to_be() -> None:
+    """A world too young."""
+    model = Odometer.of(SETTINGS, walking()).eval()
     where = Whereabouts(pose=torch.tensor([[3.0, 4.0, 5.0]]), move=torch.zeros(1, 2), doubt=torch.zeros(1, 2))
-    some = Landmarks(
-        latents=latents, poses=torch.zeros(1, 2, 3), present=torch.ones(1, 2, dtype=torch.bool),
-        doubts=torch.zeros(1, 2),
-    )  # fmt: skip
-    assert model.recognised(where, latents[:, 0], some if known else None) is where
+    assert model.recognised(where, inputs(1, 2)[0][:, 0], None) is where

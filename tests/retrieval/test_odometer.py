@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from retrieval.motion import Motion
-from retrieval.odometer import ACTIONS, Odometer, OdometerSettings, Whereabouts
+from retrieval.odometer import ACTIONS, DRAWN_ERROR, MOVE_SCALE, Odometer, OdometerSettings, Whereabouts
 
-SETTINGS = OdometerSettings(channels=2, height=4, width=8, hidden=8, head_width=16)
+SETTINGS = OdometerSettings(channels=2, height=4, width=8, fine=8, coarse=8, head_width=16)
 
 
 def walking(sizes: tuple[int, ...] = (2, 3)) -> Motion:
@@ -23,7 +23,8 @@ def an_odometer(gate: float, seed: int = 0) -> Odometer:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Odometer.of(SETTINGS, walking()).eval().requires_grad_(False)
-    model.mlp[-1].bias[0] = gate
+        torch.nn.init.normal_(model.step.mlp[-1].weight)
+    model.step.mlp[-1].bias[0] = gate
     return model
 
 
@@ -84,14 +85,30 @@ def test_what_is_expected_is_what_tracking_expected() -> None:
     assert not torch.allclose(followed.poses, followed.expected, atol=0.1)
 
 
+def test_what_a_model_draws_lies_off_a_little() -> None:
+    """Of drawn frames a small difference is the drawing's; a wall that stops the player is more than that."""
+    latents, actions = inputs(1, 2)
+    for size, believed in ((DRAWN_ERROR - 0.5, False), (DRAWN_ERROR + 0.5, True)):
+        model = an_odometer(1e9)
+        model.step.mlp[-1].weight.zero_()
+        model.step.mlp[-1].bias[1] = -size / MOVE_SCALE
+        actions[:, :, 0] = 1
+        true, drawn = (
+            model.track(Whereabouts.origin(1), latents, actions, drawn=each)[1] for each in (False, True)
+        )
+        assert float(true.pose[0, 0]) == pytest.approx(8 - size, abs=1e-4)
+        assert float(drawn.pose[0, 0]) == pytest.approx(8 - size * believed, abs=1e-4)
+
+
 def test_a_frame_to_come_is_not_looked_at() -> None:
     """A guess that peeked at the coming frame would be worthless at play."""
     model = an_odometer(1e9)
     latents, _ = inputs(2, 3)
     unseen = torch.zeros(2, dtype=torch.bool)
-    first, second = (model.features(latents[:, 0], latents[:, i], unseen) for i in (1, 2))
+    turn = torch.tensor([0.0, 30.0])
+    first, second = (model.views(latents[:, 0], latents[:, i], turn, unseen) for i in (1, 2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, model.features(latents[:, 0], latents[:, 1], ~unseen))
+    assert not torch.equal(first, model.views(latents[:, 0], latents[:, 1], turn, ~unseen))
 
 
 def test_saved_and_loaded_it_leads_to_the_same_place(tmp_path) -> None:

@@ -68,11 +68,11 @@ def test_own_frames_are_seen_from_where_play_would_think(trainer_of, episodes_of
     trainer = trainer_of(episodes=episodes)
     odometer, marks = trainer.batches.odometer, trainer.batches.recall.marks
     generator = torch.Generator().manual_seed(2)
-    torch.nn.init.normal_(odometer.mlp[-1].weight, generator=generator)
+    torch.nn.init.normal_(odometer.step.mlp[-1].weight, generator=generator)
     if (
         section == 1
     ):  # Sure of every landmark, and of nonsense. Longer sections find landmarks once, not at every frame.
-        odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.3, -0.2]))
+        odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.3, -0.2, -2.0]))
     marks = mark_episodes(episodes, trainer.batches.recall.descriptor, odometer)
     rollout = SelfRollout(episodes, marks, odometer, 6, 22, section, 4, generator)
     begun, episode = rollout.moments.time, rollout.moments.episode

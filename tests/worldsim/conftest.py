@@ -47,6 +47,8 @@ def make_models(preset: Preset | None = None, seed: int = 0) -> WorldModels:
     for part in (models.transformer, models.odometer):
         for parameter in part.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    # Steps are judged changed and unchanged by turns.
+    torch.nn.init.normal_(models.odometer.step.mlp[-1].weight[:1], std=8.0, generator=generator)
     models.openings = random_openings(models, count=5, frames=8)
     return models
 

@@ -71,8 +71,10 @@ def test_saved_again_it_plays_the_same_world(saved: Path, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("nothing_is_too_far")
 def test_it_plays_in_bfloat16(saved: Path) -> None:
-    """The GPU's precision: no part may mix dtypes."""
-    world = World(load_checkpoint(saved, "cpu", torch.bfloat16))
+    """The GPU's precision: no part may mix dtypes, and places stay as precise as they are told to be."""
+    models = load_checkpoint(saved, "cpu", torch.bfloat16)
+    assert (models.dtype, models.odometer.dtype) == (torch.bfloat16, torch.float32)
+    world = World(models)
     world.reset(0)
     for action in np.random.default_rng(0).integers(0, 3, (18, 1, 3)):
         section = world.step(action)
@@ -128,7 +130,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no world.json": (lambda f: (f / "world.json").unlink(), "", "no world.json.*worldsim train"),
     "torn world.json": (lambda f: truncate(f / "world.json"), "world.json", "not JSON.*restore"),
     "world.json a list": (lambda f: (f / "world.json").write_text("[1]"), "world.json", "version None"),
-    "other version": (lambda f: edit(f / "world.json", format_version=7), "world.json", "version 7.*reads 2"),
+    "other version": (lambda f: edit(f / "world.json", format_version=7), "world.json", "version 7.*reads 3"),
     "no version": (lambda f: remove(f / "world.json", "format_version"), "world.json", "version None"),
     "no flow": (lambda f: remove(f / "world.json", "flow"), "world.json", "flow.*train again"),
     "no noise to begin with": (

@@ -81,7 +81,7 @@ def test_every_section_is_led_to_its_end(models_of, packed, section: int, ends: 
 def test_a_remembered_place_is_the_end(models_of, packed) -> None:
     """Where the actions lead back to what memory holds: that frame, by its number; elsewhere nothing is planned."""
     models = models_for(models_of, "td_f4k2f1k1_r1k1_g1_x_f1k1")
-    models.odometer.mlp[-1].bias[0] = -100.0  # nothing ever stands in the way
+    models.odometer.step.mlp[-1].bias[0] = -100.0  # nothing ever stands in the way
     world = begun(models, 10)
     walk = [[1, 0, 0]] * 30 + [[2, 0, 0]] * 30
     seen = packed(models)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import log
 from pathlib import Path
 
 import torch
@@ -11,8 +12,8 @@ from torch.nn import functional
 
 from models.history import add_noise
 from retrieval.motion import FREE_WIDTH, Motion, fit_motion, offset_from, turned
-from retrieval.odometer import MOVE_SCALE, Odometer
-from retrieval.registration import OFFSET_SCALE
+from retrieval.odometer import MOVE_SCALE, OFFSET_SCALE, Odometer
+from retrieval.offset import Offset
 from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
@@ -34,6 +35,10 @@ APART = 20
 """steps between the two frames at least: those in between are in the recent context, and never recalled"""
 SAME_PLACE = 0.1
 """covisibility above which two views show one place"""
+WRONG_SHARE, WRONG_UNITS = 0.3, 16.0
+"""part of the steps that are seen of which a wrong move is told, and the greatest standard deviation of its error"""
+SPREAD_WEIGHT = 0.1
+"""of how well distances from the truth are expected, beside these themselves"""
 DRIFT_UNITS = 200.0
 """greatest standard deviation of told offsets, in map units: they drift so far in some 300 steps"""
 
@@ -128,16 +133,14 @@ def train_odometer(settings: OdometerTraining) -> None:
     def take_step(step: int) -> dict[str, Tensor]:
         generator = processes.generator(settings.seed, step)
         loss, found = odometer_loss(model, episodes, moves, settings, generator)
-        if model.registration is not None:
-            more, errors = registration_loss(model, episodes, settings, generator)
-            loss, found = loss + more, found | errors
+        more, errors = registration_loss(model, episodes, settings, generator)
         optimizer.zero_grad()
-        loss.backward()
+        (loss + more).backward()
         processes.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         state.average.update(model, step)
-        return {"loss": loss.detach(), **found}
+        return {"loss": (loss + more).detach(), **found, **errors}
 
     loop.train(take_step)
     state.average.copy_to(model)
@@ -205,17 +208,35 @@ def odometer_loss(
     view = moves.headings_deg[episode, time - 1]
     free = turned(model.motion.carry * earlier + moves.free[episode, time], -view)
     true = turned(moves.moves[episode, time], -view)
-    features, actions = model.features(pairs[:, 0], pairs[:, 1], seen), episodes.actions[episode, time]
-    logit, made = model.judge(features, free, actions)
-    changed = (true - free).norm(dim=1) > FREE_WIDTH
+    turn = moves.headings_deg[episode, time] - view
+    features = model.views(pairs[:, 0], pairs[:, 1], turn, seen)
+    # Told what did not happen, a sight of it must say so: of free steps there are ten times as many as of changed ones.
+    error = WRONG_UNITS ** uniform(batch, 1) * torch.randn(batch, 2, generator=generator, device=device)
+    wrong = seen & (uniform(batch) < WRONG_SHARE)
+    told = free + error * wrong[:, None]
+    made = model.judge(features, told, turn)
+    changed = (true - told).norm(dim=1) > FREE_WIDTH
     # Half of the pairs were drawn for being changed; the others' share is the true one.
     share = moves.share
     weight = torch.where(changed, 2 * share / (1 + share), 2 / (1 + share))
-    gate = functional.binary_cross_entropy_with_logits(logit, changed.float(), weight)
-    distance = (made - true).square().sum(1).add(1e-4).sqrt()
-    errors = (torch.where(logit[:, None] > 0, made, free) - true).detach().norm(dim=1)
-    found = {"error_seen": _mean(errors, changed & seen), "error_unseen": _mean(errors, changed & ~seen)}
-    return gate + _mean(distance, changed) / MOVE_SCALE, found
+    gate = functional.binary_cross_entropy_with_logits(made.logit, changed.float(), weight)
+    errors = (torch.where(made.logit[:, None] > 0, made.offset, told) - true).detach().norm(dim=1)
+    real = changed & ~wrong
+    found = {"error_seen": _mean(errors, real & seen), "error_unseen": _mean(errors, real & ~seen)}
+    return gate + offset_loss(made, true, changed, MOVE_SCALE), found
+
+
+def offset_loss(
+    found: Offset, true: Float[Tensor, "batch 2"], counts: Bool[Tensor, " batch"], scale: float
+) -> Float[Tensor, ""]:
+    """Mean distance from the truth in scales, and how badly it was expected, where it counts.
+
+    The expectation learns from the distance, never the other way round: b in e^(−r/b) / 2πb², whose mean is 2b.
+    """
+    distance = (found.offset - true).square().sum(1).add(1e-4).sqrt() / scale
+    spread = found.log_spread - log(scale)
+    expected = 2 * distance.detach() * (-spread).exp() + 2 * spread
+    return _mean(distance + SPREAD_WEIGHT * expected, counts)
 
 
 def draw_views(
@@ -240,7 +261,6 @@ def registration_loss(
 
     Told offsets are off by up to DRIFT_UNITS. Also the mean errors of both in map units, and the share of wrong answers.
     """
-    assert model.registration is not None
     batch, device = settings.batch, generator.device
     episode, time, other = draw_views(episodes, batch, generator)
     views = torch.stack((episodes.latents[episode, time], episodes.latents[episode, other]), 1).float()
@@ -252,19 +272,18 @@ def registration_loss(
     turn = (there[:, 3:] - here[:, 3:] + 180) % 360 - 180
     drift = DRIFT_UNITS ** torch.rand(batch, 1, generator=generator, device=device)
     told = true + drift * torch.randn(batch, 2, generator=generator, device=device)
-    logit, found = model.registration(views[:, 0], views[:, 1], torch.cat((told, turn), 1))
+    found = model.register(views[:, 0], views[:, 1], torch.cat((told, turn), 1))
     rooms = episodes.rooms[episode[:, None], torch.stack((time, other), 1)].long()
     seen = covisibility(there[:, None], rooms[:, 1:], here, rooms[:, 0], CovisibilitySettings())[:, 0]
     same = seen > SAME_PLACE
-    gate = functional.binary_cross_entropy_with_logits(logit, same.float())
-    distance = (found - true).square().sum(1).add(1).sqrt()
-    kept = torch.where(logit[:, None] > 0, found, told)
+    gate = functional.binary_cross_entropy_with_logits(found.logit, same.float())
+    kept = torch.where(found.logit[:, None] > 0, found.offset, told)
     errors = {
         "error_told": _mean((told - true).norm(dim=1), same),
         "error_registered": _mean((kept - true).detach().norm(dim=1), same),
-        "wrong_place": ((logit > 0) != same).float().mean(),
+        "wrong_place": ((found.logit > 0) != same).float().mean(),
     }
-    return gate + _mean(distance, same) / OFFSET_SCALE, errors
+    return gate + offset_loss(found, true, same, OFFSET_SCALE), errors
 
 
 def _mean(values: Float[Tensor, " batch"], of: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -16,7 +16,7 @@ from worldsim.recall import PLACE, least_score, make_queries, score_all, score_l
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts
 
-MARKED_AT_ONCE = 128
+MARKED_AT_ONCE = 512
 """episodes that the odometer follows at once"""
 
 

@@ -154,7 +154,7 @@ class SelfRollout:
         """Append a section that the model made, as at play."""
         made = made.float().clamp(-BOUND, BOUND)
         seen = torch.cat((self.recent[:, -1:], made), 1)
-        followed, where = self.odometer.track(self.where, seen, self._actions())
+        followed, where = self.odometer.track(self.where, seen, self._actions(), drawn=True)
         self.where = self.odometer.recognised(where, made[:, -1], self._landmarks(where.pose))
         self.headings = torch.cat((self.headings, followed.poses[..., 2]), 1)[:, self.section :]
         self.moves = torch.cat((self.moves, followed.moves), 1)[:, self.section :]

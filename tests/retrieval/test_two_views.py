@@ -1,11 +1,13 @@
-"""Registration of views: turns as a pinhole has them, and offsets that do not depend on where the map's axes lie."""
+"""Two views: turns as a pinhole has them, and offsets that do not depend on where the map's axes lie."""
 
 import pytest
 import torch
 
 from retrieval.motion import Motion, turned
-from retrieval.odometer import Odometer, OdometerSettings
-from retrieval.registration import Registration, turned_view
+from retrieval.odometer import Odometer
+from retrieval.offset import NARROWEST, OffsetHead
+from retrieval.two_views import TwoViews, turned_view
+from tests.retrieval.test_odometer import SETTINGS
 
 
 @pytest.mark.parametrize("turn_deg", [-35.0, -8.0, 0.0, 20.0, 50.0])
@@ -36,22 +38,50 @@ def test_nothing_is_seen_behind() -> None:
 
 
 def odometer(gate: float) -> Odometer:
-    settings = OdometerSettings(channels=2, height=4, width=8, hidden=8, head_width=16, registration_hidden=8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Odometer.of(settings, Motion.still((2, 3))).eval().requires_grad_(False)
-        assert model.registration is not None
+        model = Odometer.of(SETTINGS, Motion.still((2, 3))).eval().requires_grad_(False)
         torch.nn.init.normal_(model.registration.mlp[-1].weight)
         model.registration.mlp[-1].bias[0] = gate
     return model
 
 
-def test_untrained_registration_changes_nothing() -> None:
-    """It joins an odometer that has none: until it is trained, path integration must stand."""
-    model = Registration(2, 4, 8, 8, 16, 90.0)
-    told = torch.tensor([[30.0, -12.0, 40.0], [0.0, 0.0, 0.0]])
-    _, found = model(torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8), told)
-    assert torch.equal(found, told[:, :2])
+def test_untrained_it_trusts_what_is_told() -> None:
+    """Until it is trained path integration must stand, and the spread of an offset is of the offsets' own size."""
+    told = torch.tensor([[30.0, -12.0], [0.0, 0.0]])
+    found = OffsetHead(4, 16, 64.0)(torch.randn(2, 16), told, torch.ones(2, 2))
+    assert torch.equal(found.offset, told)
+    torch.testing.assert_close(found.variance, torch.full((2,), 0.75 * 64**2))
+
+
+def test_a_spread_is_the_mean_distance_of_its_density() -> None:
+    """Radii drawn by e^(-r/b) / 2πb²: their mean and their variance along an axis, against a sum over many."""
+    b, generator = 3.0, torch.Generator().manual_seed(0)
+    uniform = torch.rand(2, 400_000, generator=generator, dtype=torch.float64)
+    radii = -b * uniform.log().sum(0)  # Erlang's distribution, of two
+    head = OffsetHead(4, 16, 1.0).requires_grad_(False)
+    head.mlp[-1].bias.data[3] = (2 * torch.tensor(b)).log()
+    found = head(torch.randn(1, 16), torch.zeros(1, 2), torch.ones(1, 2))
+    assert float(found.log_spread.exp()) == pytest.approx(float(radii.mean()), rel=0.01)
+    assert float(found.variance) == pytest.approx(float(radii.square().mean()) / 2, rel=0.01)
+    head.mlp[-1].bias.data[3] = -99.0
+    assert float(head(torch.randn(1, 16), torch.zeros(1, 2), torch.ones(1, 2)).log_spread) == NARROWEST
+
+
+def test_the_second_view_is_looked_at_in_the_first_ones_heading() -> None:
+    """A view and the same turned on the spot are one view: what lies beyond the edge is told apart from what is black."""
+    views = TwoViews(2, 24, 32, 8, 8, 16, 90.0)
+    coarse = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    first = torch.nn.functional.interpolate(coarse, (24, 32), mode="bicubic")
+    turned = turned_view(torch.cat((first, torch.ones(1, 1, 24, 32)), 1), torch.tensor([10.0]), 90.0)
+    seen: list[torch.Tensor] = []
+    views.enter.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    views(first, turned[:, :2], torch.tensor([10.0]), torch.tensor([True]))
+    inner = (slice(None), slice(None), slice(6, 18), slice(10, 22))
+    assert float((seen[0][:, 2:4] - first)[inner].abs().max()) < 0.1 * float(first.std())
+    assert 0.5 < float(seen[0][:, 4].mean()) < 0.95
+    views(first, turned[:, :2], torch.tensor([10.0]), torch.tensor([False]))
+    assert not seen[1][:, 2:].any()
 
 
 def test_registered_places_move_with_the_map() -> None:
@@ -91,11 +121,3 @@ def test_it_runs_in_bfloat16() -> None:
     rough = model.bfloat16().registered(views[:, 0], here, views, there)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=8)
-
-
-def test_an_odometer_without_registration_keeps_what_was_told() -> None:
-    settings = OdometerSettings(channels=2, height=4, width=8, hidden=8, head_width=16, registration_hidden=0)
-    model = Odometer.of(settings, Motion.still((2, 3)))
-    there = torch.rand(2, 3, 3)
-    views = torch.randn(2, 3, 2, 4, 8)
-    assert model.registered(views[:, 0], torch.rand(2, 3), views, there) is there
