@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.flow import Draft
 from models.graphed import Graphed
 from worldsim.action_space import ActionFactor, ActionSpace
 from worldsim.build import build_models, random_openings
 from worldsim.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.presets import tiny
-from worldsim.training.batches import Batches
+from worldsim.training.batches import Batch, Batches
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.model import compile_blocks
 from worldsim.training.model_training import ModelTraining
@@ -91,6 +92,12 @@ def test_training_learns_on_a_gpu(compiled: bool, monkeypatch: pytest.MonkeyPatc
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
 
 
+def own_draft(trainer: ModelTrainer, batch: Batch) -> Draft:
+    """What the batch's held histories are drawn from."""
+    assert trainer.batches.own is not None
+    return trainer.batches.own.held.draft(batch.coming[-batch.own :])
+
+
 @pytest.mark.filterwarnings("ignore:::torch")
 def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph of compiled blocks makes the frames that the model makes, step after step, while its weights change."""
@@ -106,9 +113,10 @@ def test_own_frames_are_the_same_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         actions = batch.actions[-batch.own :]
         with torch.no_grad():
             noise, history = trainer._own_draw(batch.own_history, batch.coming.shape[1], generator)
+            draft = own_draft(trainer, batch)
             torch.testing.assert_close(
-                trainer._make_next(noise, actions, history),
-                plain._sample(noise, actions, history),
+                trainer._make_next(noise, actions, history, draft),
+                plain._sample(noise, actions, history, draft),
                 rtol=0.05,
                 atol=0.05,
             )
@@ -138,12 +146,13 @@ def test_own_frames_follow_the_weights() -> None:
     actions, generator = batch.actions[-batch.own :], trainer.processes.generator(0, 2)
     with torch.no_grad():
         noise, history = trainer._own_draw(batch.own_history, batch.coming.shape[1], generator)
-        before = trainer._make_next(noise, actions, history)
+        draft = own_draft(trainer, batch)
+        before = trainer._make_next(noise, actions, history, draft)
         trainer.model.final.weight.normal_()
         torch.testing.assert_close(
-            trainer._make_next(noise, actions, history),
-            trainer._sample(noise, actions, history),
+            trainer._make_next(noise, actions, history, draft),
+            trainer._sample(noise, actions, history, draft),
             rtol=0.05,
             atol=0.05,
         )
-        assert not torch.allclose(before, trainer._sample(noise, actions, history), atol=0.1)
+        assert not torch.allclose(before, trainer._sample(noise, actions, history, draft), atol=0.1)
