@@ -16,7 +16,7 @@ class Offset:
     """Of every pair of views, in the first one's axes: forward and left."""
 
     logit: Float[Tensor, " batch"]
-    """above 0: what the views show counts, and not what was told"""
+    """log odds that what the views show counts, and not what was told"""
     offset: Float[Tensor, "batch 2"]
     """if so, in map units"""
     log_spread: Float[Tensor, " batch"]

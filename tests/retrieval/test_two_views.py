@@ -113,7 +113,7 @@ def test_views_of_another_place_stay_where_they_were_told_to_be() -> None:
 
 
 def test_it_runs_in_bfloat16() -> None:
-    """On a GPU the weights are: places must still come out in float32, near those of full precision."""
+    """A checkpoint keeps it in float32; whoever does not still gets places in float32, near those of full precision."""
     model, generator = odometer(1e9), torch.Generator().manual_seed(1)
     views = torch.randn(2, 3, 2, 4, 8, generator=generator)
     here, there = (torch.rand(*shape, generator=generator) for shape in ((2, 3), (2, 3, 3)))
