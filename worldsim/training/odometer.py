@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import log
 from pathlib import Path
 
 import torch
@@ -232,9 +233,10 @@ def offset_loss(
 
     The expectation learns from the distance, never the other way round: b in e^(−r/b) / 2πb², whose mean is 2b.
     """
-    distance = (found.offset - true).square().sum(1).add(1e-4).sqrt()
-    expected = 2 * distance.detach() * (-found.log_spread).exp() + 2 * found.log_spread
-    return _mean(distance / scale + SPREAD_WEIGHT * expected, counts)
+    distance = (found.offset - true).square().sum(1).add(1e-4).sqrt() / scale
+    spread = found.log_spread - log(scale)
+    expected = 2 * distance.detach() * (-spread).exp() + 2 * spread
+    return _mean(distance + SPREAD_WEIGHT * expected, counts)
 
 
 def draw_views(
