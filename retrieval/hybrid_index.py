@@ -156,6 +156,22 @@ class HybridIndex:
         # It takes an array, and keeps it, whatever its signature says.
         return faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
+    def retell(self, first: int, told: Float32[np.ndarray, "n telling"]) -> None:
+        """Put other numbers into the last, `telling` columns of the keys from number `first` on.
+
+        ValueError if there are not so many keys, or so many columns.
+        """
+        last = first + len(told)
+        if told.shape[1] != self.settings.telling or not 0 <= first <= last <= len(self):
+            raise ValueError(
+                f"{told.shape} numbers do not fit keys {first}..{last} of {len(self)}: want {self.settings.telling} a key"
+            )
+        if not len(told):
+            return
+        keys = self._rows()[first:last, :-1]
+        keys[:, self.settings.dim - self.settings.telling :] = told
+        self._shortlist.put(first, keys)
+
     def remove_after(self, n: int) -> None:
         """Keep the first n entries only, as if the others had never been added."""
         if not 0 <= n <= len(self):

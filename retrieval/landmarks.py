@@ -14,10 +14,8 @@ from torch import Tensor
 
 from retrieval.place import PLACE_COLUMNS, PlaceSettings, place_keys, place_queries
 from retrieval.spread import spread
-from retrieval.whereabouts import Whereabouts
+from retrieval.whereabouts import LANDMARKS, Whereabouts
 
-LANDMARKS = 4
-"""past frames that a new one is registered against"""
 APART = 6
 """they lie more than this many frames apart, so that they are several views"""
 YOUNGEST = 24
@@ -37,6 +35,8 @@ class Landmarks:
     """Past frames that a player may recognise."""
 
     latents: Float[Tensor, "batch landmark channel height width"]
+    frames: Int64[Tensor, "batch landmark"]
+    """their numbers"""
     poses: Float[Tensor, "batch landmark 3"]
     present: Bool[Tensor, "batch landmark"]
     doubts: Float[Tensor, "batch landmark"]
@@ -80,7 +80,7 @@ class Trail:
         frames, found = nearest(self.places[:, :old], pose, allowed)
         rows = torch.arange(len(pose), device=pose.device)[:, None]
         return Landmarks(
-            latents=self.latents[rows, frames], poses=self.poses[rows, frames], present=found,
+            latents=self.latents[rows, frames], frames=frames, poses=self.poses[rows, frames], present=found,
             doubts=self.doubts[rows, frames],
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Path integration: where every frame was seen from, told by actions and by the frames themselves; no true poses."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from retrieval.landmarks import CAUTION, STEP_DOUBT, SURE, Landmarks, Trail, rec
 from retrieval.motion import TURN_STEPS, Motion, offset_from, turned
 from retrieval.offset import Offset, OffsetHead
 from retrieval.two_views import TwoViews
-from retrieval.whereabouts import Followed, Whereabouts, joined
+from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 
 ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
@@ -22,9 +22,6 @@ MOVE_SCALE = 32.0
 """map units: moves are of this size, and networks like numbers of size one"""
 OFFSET_SCALE = 64.0
 """map units: offsets between views of one place are of this size"""
-DRAWN_ERROR = 6.0
-"""map units by which frames that a model draws lie off by themselves: a difference within it is the drawing's, and told
-moves are what the model is led back by"""
 STILL = 0.5
 """map units: a move shorter than that leaves no doubt"""
 
@@ -76,7 +73,7 @@ class Odometer(ModelMixin, ConfigMixin):
             )
         self.motion = Motion.of_json(motion)
         self.views = TwoViews(channels, height, width, fine, coarse, head_width, view_deg)
-        self.step = OffsetHead(4, head_width, MOVE_SCALE)
+        self.step = OffsetHead(6, head_width, MOVE_SCALE)
         self.registration = OffsetHead(4, head_width, OFFSET_SCALE)
 
     @classmethod
@@ -88,12 +85,14 @@ class Odometer(ModelMixin, ConfigMixin):
         features: Float[Tensor, "batch head_width"],
         free: Float[Tensor, "batch 2"],
         turn_deg: Float[Tensor, " batch"],
+        bump: Float[Tensor, "batch 2"],
     ) -> Offset:
         """Whether something changes the move that the actions tell, and the move if so.
 
-        Moves are forward and left of the view before the step; `features` are of the frames before and after it.
+        Moves are forward and left of the view before the step; `features` are of the frames before and after it. `bump`
+        is what was not told of the move before: two of three changed steps follow another.
         """
-        return self.step(features, free, directions(turn_deg))
+        return self.step(features, free, torch.cat((directions(turn_deg), bump / MOVE_SCALE), 1))
 
     def register(
         self,
@@ -115,22 +114,18 @@ class Odometer(ModelMixin, ConfigMixin):
         where: Whereabouts,
         features: Float[Tensor, "batch head_width"],
         actions: Integer[Tensor, "batch step factor"],
-        least: float = 0.0,
     ) -> Whereabouts:
-        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last.
-
-        What has changed it has done so by `least` map units or more.
-        """
+        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last."""
         free, heading = self.told_move(where, actions)
         view = where.pose[:, 2]
         ahead = turned(free, -view)
-        seen = self.judge(features, ahead, heading - view)
+        seen = self.judge(features, ahead, heading - view, turned(where.bump, -view))
         # Exactly as told unless something has surely changed it: a move that is wrong goes on by itself.
-        changed = (seen.logit > SURE) & ((seen.offset - ahead).norm(dim=1) >= least)
+        changed = seen.logit > SURE
         move = turned(torch.where(changed[:, None], seen.offset, ahead), view)
         fresh = torch.where(changed, CAUTION * seen.variance, STEP_DOUBT) * (free.norm(dim=1) > STILL)
         pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
-        return Whereabouts(pose=pose, move=move, doubt=where.doubt + fresh[:, None])
+        return Whereabouts(pose=pose, move=move, bump=move - free, doubt=where.doubt + fresh[:, None])
 
     @torch.no_grad()
     def expect(
@@ -152,7 +147,7 @@ class Odometer(ModelMixin, ConfigMixin):
         for i in range(1, section):
             move, heading = self.told_move(where, actions[:, : window.shape[1] + i])
             pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
-            where = Whereabouts(pose=pose, move=move, doubt=where.doubt)
+            where = replace(where, pose=pose, move=move)
             poses.append(where.pose)
         return torch.stack(poses, 1)
 
@@ -178,7 +173,8 @@ class Odometer(ModelMixin, ConfigMixin):
 
         Returns what is known of every further frame, and where it all ends. There must be ACTIONS actions or more
         before the first further frame's own: pad them with "none". With a `trail` of all frames before, loops are closed.
-        Frames that a model has `drawn` lie off a little by themselves.
+        Frames that a model has `drawn` lie off a little by themselves, which looks like a step that was changed: they are
+        where it was told to draw them from.
         """
         batch, time = latents.shape[:2]
         known = actions[:, actions.shape[1] - (time - 1) - (ACTIONS - 1) :]
@@ -190,16 +186,17 @@ class Odometer(ModelMixin, ConfigMixin):
             after = latents[:, part].flatten(0, 1)
             turn = turns[:, first - 1 : part.stop - 1].flatten()
             nothing = torch.zeros(len(after), dtype=torch.bool, device=after.device)
-            seen = self.views(before, after, turn, ~nothing).unflatten(0, (batch, -1))
             unseen = self.views(before, after, turn, nothing).unflatten(0, (batch, -1))
+            seen = unseen if drawn else self.views(before, after, turn, ~nothing).unflatten(0, (batch, -1))
             for i, t in enumerate(range(part.start, part.stop)):
                 window = known[:, t - 1 : t - 1 + ACTIONS]
-                expected = self.advance(where, unseen[:, i], window).pose
-                where = self.advance(where, seen[:, i], window, DRAWN_ERROR * drawn)
+                foreseen = self.advance(where, unseen[:, i], window)
+                where = foreseen if drawn else self.advance(where, seen[:, i], window)
+                sightings = None
                 if trail is not None:
-                    where = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
+                    where, sightings = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
                     trail.add(where)
-                steps.append(Followed.one(where, expected))
+                steps.append(Followed.one(where, foreseen.pose, sightings))
         return joined(steps, 1), where
 
     def follow(
@@ -223,14 +220,19 @@ class Odometer(ModelMixin, ConfigMixin):
         where: Whereabouts,
         newest: Float[Tensor, "batch channel height width"],
         landmarks: Landmarks | None,
-    ) -> Whereabouts:
-        """Where players are who recognise what they have seen before (`retrieval.landmarks`)."""
+    ) -> tuple[Whereabouts, Sightings]:
+        """Where players are who recognise what they have seen before (`retrieval.landmarks`), and what that is."""
         if landmarks is None:
-            return where
+            return where, Sightings.none(len(newest), LANDMARKS, newest.device)
         same, seen, noise = self._compared(newest, where.pose, landmarks.latents, landmarks.poses)
         off = landmarks.poses[..., :2] - seen
         sure = (same > SURE) & landmarks.present
-        return where.moved(*recognition(off, CAUTION * noise, landmarks.doubts, where.doubt, sure))
+        sightings = Sightings(
+            frames=torch.where(sure, landmarks.frames, 0),
+            offsets=seen - where.pose[:, None, :2],
+            variances=torch.where(sure, noise, torch.inf),
+        )
+        return where.moved(*recognition(off, CAUTION * noise, landmarks.doubts, where.doubt, sure)), sightings
 
     @torch.no_grad()
     def registered(

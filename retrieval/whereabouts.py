@@ -1,12 +1,15 @@
 """Where players are, and what is known of the frames that they were followed over."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
+
+LANDMARKS = 4
+"""past frames that a new one is registered against"""
 
 T = TypeVar("T")
 
@@ -25,6 +28,8 @@ class Whereabouts:
     """x, y in map units, heading in degrees"""
     move: Float[Tensor, "batch 2"]
     """the last step's, along x and y"""
+    bump: Float[Tensor, "batch 2"]
+    """what of it was not told by the actions: where something stood in the way, it mostly still does"""
     doubt: Float[Tensor, "batch 2"]
     """variance of the place along either axis, in squared map units: what is left of it, and all that ever came up"""
 
@@ -32,17 +37,38 @@ class Whereabouts:
     def origin(cls, batch: int, device: torch.device | str = "cpu") -> "Whereabouts":
         """Where worlds begin, beyond doubt."""
         nothing = torch.zeros(batch, 2, device=device)
-        return cls(pose=torch.zeros(batch, 3, device=device), move=nothing, doubt=nothing)
+        return cls(pose=torch.zeros(batch, 3, device=device), move=nothing, bump=nothing, doubt=nothing)
 
     def of(self, row: int) -> "Whereabouts":
         """One of the batch."""
         part = slice(row, row + 1)
-        return Whereabouts(pose=self.pose[part], move=self.move[part], doubt=self.doubt[part])
+        return Whereabouts(**{name.name: getattr(self, name.name)[part] for name in fields(self)})
 
     def moved(self, shift: Float[Tensor, "batch 2"], doubt: Float[Tensor, "batch 2"]) -> "Whereabouts":
         """The same players a little aside, and what is doubtful of that; their last moves stay."""
         pose = torch.cat((self.pose[:, :2] + shift, self.pose[:, 2:]), 1)
-        return Whereabouts(pose=pose, move=self.move, doubt=doubt)
+        return replace(self, pose=pose, doubt=doubt)
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """Past frames that players have recognised in what they see."""
+
+    frames: Int64[Tensor, "batch landmark"]
+    """their numbers"""
+    offsets: Float[Tensor, "batch landmark 2"]
+    """how each lies from where it is seen, along x and y"""
+    variances: Float[Tensor, "batch landmark"]
+    """of that along either axis; infinite: not recognised"""
+
+    @classmethod
+    def none(cls, batch: int, count: int, device: torch.device | str) -> "Sightings":
+        """Nothing is recognised."""
+        return cls(
+            frames=torch.zeros(batch, count, dtype=torch.int64, device=device),
+            offsets=torch.zeros(batch, count, 2, device=device),
+            variances=torch.full((batch, count), torch.inf, device=device),
+        )
 
 
 @dataclass(frozen=True)
@@ -55,21 +81,46 @@ class Followed:
     """the same before it was seen"""
     moves: Float[Tensor, "batch time 2"]
     """along x and y, that led to each from the one before; corrections of the place are not part of it"""
+    bumps: Float[Tensor, "batch time 2"]
+    """what of these was not told by the actions"""
     doubts: Float[Tensor, "batch time 2"]
     """as `Whereabouts.doubt`, when each frame was new"""
+    sighted: Int64[Tensor, "batch time landmark"]
+    """past frames that were recognised in each, as in `Sightings`"""
+    offsets: Float[Tensor, "batch time landmark 2"]
+    variances: Float[Tensor, "batch time landmark"]
 
     @classmethod
     def none(cls, where: Whereabouts) -> "Followed":
         """No frame at all, for the same players."""
-        poses, pairs = where.pose[:, None][:, :0], where.move[:, None][:, :0]
-        return cls(poses=poses, expected=poses, moves=pairs, doubts=pairs)
+        one = cls.one(where, where.pose)
+        return cls(**{name.name: getattr(one, name.name)[:, :0] for name in fields(cls)})
 
     @classmethod
-    def one(cls, where: Whereabouts, expected: Float[Tensor, "batch 3"]) -> "Followed":
-        """The frame that is seen from there."""
+    def one(
+        cls, where: Whereabouts, expected: Float[Tensor, "batch 3"], seen: Sightings | None = None
+    ) -> "Followed":
+        """The frame that is seen from there, and what is recognised in it."""
+        seen = seen or Sightings.none(len(where.pose), LANDMARKS, where.pose.device)
         return cls(
             poses=where.pose[:, None], expected=expected[:, None], moves=where.move[:, None],
-            doubts=where.doubt[:, None],
+            bumps=where.bump[:, None], doubts=where.doubt[:, None], sighted=seen.frames[:, None],
+            offsets=seen.offsets[:, None], variances=seen.variances[:, None],
+        )  # fmt: skip
+
+    @classmethod
+    def of_poses(cls, poses: Float[Tensor, "batch time 3"]) -> "Followed":
+        """Frames that are beyond doubt to have been seen from there, and in which nothing is recognised."""
+        batch, time = poses.shape[:2]
+        moves = torch.zeros_like(poses[..., :2])
+        moves[:, 1:] = poses[:, 1:, :2] - poses[:, :-1, :2]
+        seen = Sightings.none(batch * time, LANDMARKS, poses.device)
+        # Tensors of their own: `put` writes into them.
+        return cls(
+            poses=poses, expected=poses.clone(), moves=moves,
+            bumps=torch.zeros_like(moves), doubts=torch.zeros_like(moves),
+            sighted=seen.frames.unflatten(0, (batch, time)), offsets=seen.offsets.unflatten(0, (batch, time)),
+            variances=seen.variances.unflatten(0, (batch, time)),
         )  # fmt: skip
 
     def part(self, row: int, stop: int) -> "Followed":
@@ -77,13 +128,36 @@ class Followed:
         part = slice(row, row + 1), slice(0, stop)
         return Followed(**{name.name: getattr(self, name.name)[part] for name in fields(self)})
 
-    def ended(self, where: Whereabouts) -> "Followed":
-        """The same with the last frame seen from there after all."""
-        last = Followed.one(where, self.expected[:, -1])
+    def room(self, length: int) -> "Followed":
+        """The same with room for more frames, `length` in all."""
+        grown = {}
+        for name in fields(self):
+            kept = getattr(self, name.name)
+            more = kept.new_zeros(len(kept), length - kept.shape[1], *kept.shape[2:])
+            grown[name.name] = torch.cat((kept, more), 1)
+        return Followed(**grown)
+
+    def put(self, frames: "Followed", first: int) -> None:
+        """Write what is known of some frames, from that number on."""
+        part = slice(first, first + frames.poses.shape[1])
+        for name in fields(self):
+            getattr(self, name.name)[:, part] = getattr(frames, name.name)
+
+    def ended(self, where: Whereabouts, seen: Sightings) -> "Followed":
+        """The same with the last frame seen from there after all, and that recognised in it."""
+        last = Followed.one(where, self.expected[:, -1], seen)
         length = self.poses.shape[1] - 1
         before = Followed(**{name.name: getattr(self, name.name)[:, :length] for name in fields(self)})
         return joined((before, last), 1)
 
+    def at(self, rows: Int64[Tensor, " n"], frames: Int64[Tensor, " n"]) -> Whereabouts:
+        """Where players of those rows were at those frames."""
+        return Whereabouts(
+            pose=self.poses[rows, frames], move=self.moves[rows, frames], bump=self.bumps[rows, frames],
+            doubt=self.doubts[rows, frames],
+        )  # fmt: skip
+
     def end(self) -> Whereabouts:
         """Where the players are now."""
-        return Whereabouts(pose=self.poses[:, -1], move=self.moves[:, -1], doubt=self.doubts[:, -1])
+        rows = torch.arange(len(self.poses), device=self.poses.device)
+        return self.at(rows, torch.full_like(rows, self.poses.shape[1] - 1))

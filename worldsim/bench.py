@@ -202,8 +202,7 @@ def fill_memory(world: World, frames: int, seed: int = 0) -> None:
         actions = torch.zeros(count, len(config.action_sizes), dtype=torch.int64)
         latents = torch.randn(count, *shape, generator=generator)
         poses = 1000 * torch.rand(count, 3, generator=generator)
-        still = torch.zeros(1, count, 2)
-        path = Followed(poses=poses[None], expected=poses[None], moves=still, doubts=still)
+        path = Followed.of_poses(poses[None])
         world.memory.append(latents.to(world.models.device), actions, path, keys)
 
 

@@ -26,7 +26,7 @@ from worldsim.openings import Openings, load_openings, save_openings
 from worldsim.recall import ACTION_STEPS, WINDOW_AGES, RecallSettings
 from worldsim.tensor_files import disk_errors
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 COMPONENTS: dict[str, type[ModelMixin]] = {
     "autoencoder": FrameAutoencoder,
     "descriptor": LearnedDescriptor,

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import joined
 from worldsim.past import Ahead, absent, history_of, recent_of
-from worldsim.section import Section
-from worldsim.world import World, make_section, shown
+from worldsim.section import Section, shown
+from worldsim.world import World, make_section
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def roll_out_inverted(
             world.steps += 1
         if progress is not None:
             progress.update(len(worlds) * size)
-    return [shown(worlds, latents) for latents in made]
+    return [shown(worlds[0].maker, latents) for latents in made]
 
 
 def _ahead(

@@ -14,6 +14,7 @@ from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
+from retrieval.pose_graph import settled
 from retrieval.spread import candidates_needed, spread
 from retrieval.whereabouts import Followed
 from worldsim.recall import (
@@ -42,7 +43,7 @@ class Memory:
     """Latents, actions, estimated poses and keys of one world, oldest first; recall by the mode chosen.
 
     A key is a descriptor's and, beside it, where the frame was seen from (`place_keys`): one search ranks by both.
-    Nothing is ever overwritten or dropped: cost of a recall is one index search, however old the world.
+    Nothing is ever dropped: cost of a recall is one index search, however old the world.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class Memory:
         self._key_dim = key_dim
         self._latents = torch.zeros(256, *latent_shape, dtype=torch.float16, device=device)
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
-        self._poses = torch.zeros(256, 3, device=device)
-        self._moves = torch.zeros(256, 2, device=device)
-        self._doubts = torch.zeros(256, device=device)
+        self._path = Followed.of_poses(torch.zeros(1, 256, 3, device=device))
         self._places = torch.zeros(256, PLACE_COLUMNS, device=device)
         self._tail = tail
         self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
         self._length = 0
+        self.unsettled = 0
+        """newest frames that have not been settled yet"""
         self._random = np.random.default_rng(seed)
 
     def __len__(self) -> int:
@@ -107,15 +108,15 @@ class Memory:
         """
         end = self._length + len(latents)
         while end > len(self._latents):
-            for name in ("_latents", "_actions", "_poses", "_moves", "_doubts", "_places", "_cells"):
+            for name in ("_latents", "_actions", "_places", "_cells"):
                 kept = getattr(self, name)
                 setattr(self, name, torch.cat((kept, torch.zeros_like(kept))))
+            self._path = self._path.room(len(self._latents))
         part = slice(self._length, end)
         self._latents[part] = latents.to(self._latents.dtype)
         self._actions[part] = actions.to(self._actions.device)
-        self._poses[part], self._moves[part] = path.poses[0], path.moves[0]
-        self._doubts[part] = path.doubts[0, :, 1]
-        self._places[part] = place_keys(self._poses[part], PLACE)
+        self._path.put(path, self._length)
+        self._places[part] = place_keys(path.poses[0], PLACE)
         self._cells[part] = tail_cells(self._latents[part].float(), self._tail)
         if self.needs_keys:
             known = self._places[part] if true_poses is None else place_keys(true_poses, PLACE)
@@ -125,6 +126,25 @@ class Memory:
                 np.concatenate((described, places), 1), np.arange(self._length, end, dtype=np.int64)
             )
         self._length = end
+        self.unsettled += len(latents)
+
+    def settle(self) -> Float[Tensor, "2"]:
+        """Put the newest frames to where all steps and sightings place them best; returns how far the last one moved.
+
+        The oracle goes on recalling by true poses.
+        """
+        first, poses = settled(self._path.part(0, self._length), self._length - self.unsettled)
+        self.unsettled = 0
+        part = slice(first, self._length)
+        shift = poses[0, -1, :2] - self._poses[self._length - 1, :2]
+        self._poses[part], self._places[part] = poses[0], place_keys(poses[0], PLACE)
+        if self.needs_keys and self.mode != "oracle":
+            self._index.retell(first, self._places[part].cpu().numpy())
+        return shift
+
+    @property
+    def _poses(self) -> Float[Tensor, "room 3"]:
+        return self._path.poses[0]
 
     def poses(self, frames: Int64[np.ndarray, " n"] | list[int]) -> Float[Tensor, "n 3"]:
         """Where the frames of those numbers were seen from, as estimated."""
@@ -152,7 +172,7 @@ class Memory:
         latents = self._latents[numbers] * present.view(-1, 1, 1, 1)
         there, headings = present[:, None], self._poses[numbers, 2]
         newest = self._poses[max(0, self._length - 1)]
-        poses = traced_back(newest, self._moves[numbers], headings)
+        poses = traced_back(newest, self._path.moves[0, numbers], headings)
         return latents, self._actions[numbers] * there, poses * there, present
 
     def landmarks(self, pose: Float[Tensor, "3"], age: int) -> Landmarks | None:
@@ -163,8 +183,8 @@ class Memory:
         allowed = torch.ones(1, old, dtype=torch.bool, device=pose.device)
         frames, found = nearest(self._places[None, :old], pose[None], allowed)
         return Landmarks(
-            latents=self._latents[frames], poses=self._poses[frames], present=found,
-            doubts=self._doubts[frames],
+            latents=self._latents[frames], frames=frames, poses=self._poses[frames], present=found,
+            doubts=self._path.doubts[0, frames, 1],
         )  # fmt: skip
 
     def tail(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.history import AgedFrames, History
 from models.schedule import Schedule
-from retrieval.whereabouts import Whereabouts, joined
+from retrieval.whereabouts import LANDMARKS, Sightings, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
 from worldsim.section_maker import SectionMaker
@@ -152,12 +152,12 @@ def recognised(
     newest: Float[Tensor, "batch channel height width"],
     where: Whereabouts,
     age: int,
-) -> Whereabouts:
-    """Where players are who see a new frame, `age` frames after the newest in memory, and what they have seen before."""
+) -> tuple[Whereabouts, Sightings]:
+    """Where players are who see a new frame, `age` frames after the newest in memory, and what they recognise in it."""
     found = [memory.landmarks(pose, age) for memory, pose in zip(memories, where.pose, strict=True)]
     some = next((each for each in found if each is not None), None)
     if some is None:
-        return where
+        return where, Sightings.none(len(newest), LANDMARKS, newest.device)
     none = replace(some, present=torch.zeros_like(some.present))
     return maker.recognised(where, newest, joined([each or none for each in found]))
 

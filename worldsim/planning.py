@@ -16,8 +16,8 @@ from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import joined
 from worldsim.errors import check_at_least
 from worldsim.past import Ahead, absent, history_of, recall_for, recent_of, registered
-from worldsim.section import Section
-from worldsim.world import World, keep_section, make_section, shown, step_worlds
+from worldsim.section import Section, shown
+from worldsim.world import World, keep_section, make_section, step_worlds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +171,4 @@ def _come_true(
     """The end is reached: it is what the worlds show next."""
     recent = recent_of([world.memory for world in worlds], worlds[0].models)
     keep_section(worlds, recent, made, actions, true_poses)
-    return shown(worlds, made)
+    return shown(worlds[0].maker, made)

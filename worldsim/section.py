@@ -1,6 +1,7 @@
 """What one input step makes, and how long its parts take."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldsim.memory import Recalled
+from worldsim.section_maker import SectionMaker
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,26 @@ class Section:
     recalled: tuple[Recalled, ...]
     timings_s: dict[str, float]
     """seconds spent on recall, pack, history, denoise, decode and append, for the whole batch of worlds"""
+
+
+def shown(
+    maker: SectionMaker,
+    latents: Float[Tensor, "batch section channel height width"],
+    recalled: Sequence[Sequence[Recalled]] | None = None,
+    timings_s: dict[str, float] | None = None,
+) -> list[Section]:
+    """What every world shows of its new latents; `recalled` None: nothing was."""
+    with torch.no_grad():
+        frames = maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
+    return [
+        Section(
+            frames_u8=frames[i],
+            latents=latents[i],
+            recalled=() if recalled is None else tuple(recalled[i]),
+            timings_s={} if timings_s is None else timings_s,
+        )
+        for i in range(len(latents))
+    ]
 
 
 class Clock:

@@ -12,11 +12,11 @@ from models.history import History
 from models.history_cache import HistoryCache
 from models.packer import Pack
 from retrieval.landmarks import Landmarks
-from retrieval.whereabouts import Followed, Whereabouts
+from retrieval.whereabouts import Followed, Sightings, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.recall import make_queries
 
-for _type in (Whereabouts, Followed, Landmarks):
+for _type in (Whereabouts, Followed, Landmarks, Sightings):
     torch.export.register_dataclass(_type)
 
 

@@ -12,13 +12,14 @@ from models.flow import FlowSettings
 from models.history import History
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS
+from retrieval.pose_graph import SETTLE_EVERY
 from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
-from worldsim.memory import Memory, Recalled
+from worldsim.memory import Memory
 from worldsim.past import Ahead, Recent, history_of, recall_for, recent_of, recognised, registered
 from worldsim.recall import MemoryMode
-from worldsim.section import Clock, Section
+from worldsim.section import Clock, Section, shown
 from worldsim.section_maker import SectionMaker
 
 
@@ -117,7 +118,20 @@ class World:
         if followed is None:
             followed = self.models.odometer.follow(latents[None], actions[None])
         self.where = followed.end()
-        self.memory.append(latents, actions, followed, self._keys(latents), true_poses)
+        self._remember(latents, actions, followed, self._keys(latents), true_poses)
+
+    def _remember(
+        self,
+        latents: Float[Tensor, "n channel height width"],
+        actions: Int64[Tensor, "n factor"],
+        followed: Followed,
+        keys: Float32[np.ndarray, "n dim"] | None,
+        true_poses: Float[Tensor, "n 3"] | None,
+    ) -> None:
+        """Append to memory; every now and then all that is known settles, and the player's place with it."""
+        self.memory.append(latents, actions, followed, keys, true_poses)
+        if self.memory.unsettled >= SETTLE_EVERY:
+            self.where = self.where.moved(self.memory.settle()[None], self.where.doubt)
 
     def _observe_next(
         self,
@@ -130,8 +144,8 @@ class World:
         whole = pad_actions(torch.cat((known, actions))[None], ACTIONS + 1)
         seen = torch.cat((before[-1:].to(latents.dtype), latents))[None]
         followed, where = self.models.odometer.track(self.where, seen, whole)
-        self.where = recognised([self.memory], self.maker, latents, where, 1)
-        self.memory.append(latents, actions, followed.ended(self.where), self._keys(latents), true_poses)
+        self.where, sighted = recognised([self.memory], self.maker, latents, where, 1)
+        self._remember(latents, actions, followed.ended(self.where, sighted), self._keys(latents), true_poses)
 
     @torch.no_grad()
     def _keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
@@ -208,31 +222,11 @@ def step_worlds(
     history = registered(history_of(memories, models, recent, recalled, ranked, expected, ahead), maker)
     clock.lap("recall")
     latents = make_section(worlds, history, all_actions, clock.lap)
-    sections = shown(worlds, latents, recalled, clock.laps)
+    sections = shown(maker, latents, recalled, clock.laps)
     clock.lap("decode")
     keep_section(worlds, recent, latents, actions, true_poses)
     clock.lap("append")
     return sections
-
-
-@torch.no_grad()
-def shown(
-    worlds: Sequence[World],
-    latents: Float[Tensor, "batch section channel height width"],
-    recalled: Sequence[Sequence[Recalled]] | None = None,
-    timings_s: dict[str, float] | None = None,
-) -> list[Section]:
-    """What every world shows of its new latents; `recalled` None: nothing was."""
-    frames = worlds[0].maker.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).cpu().numpy()
-    return [
-        Section(
-            frames_u8=frames[i],
-            latents=latents[i],
-            recalled=() if recalled is None else tuple(recalled[i]),
-            timings_s={} if timings_s is None else timings_s,
-        )
-        for i in range(len(worlds))
-    ]
 
 
 @torch.no_grad()
@@ -268,16 +262,16 @@ def keep_section(
     known = pad_actions(torch.cat((recent.actions, actions), 1), ACTIONS + actions.shape[1])
     where = joined([world.where for world in worlds])
     followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known, drawn=True)
-    where = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
-    followed = followed.ended(where)
+    where, seen = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
+    followed = followed.ended(where, seen)
     keys = None
     if worlds[0].memory.needs_query:
         keys = maker.keys(latents.flatten(0, 1).to(worlds[0].models.dtype)).cpu().numpy()
     for i, world in enumerate(worlds):
         own = None if keys is None else keys[i * latents.shape[1] : (i + 1) * latents.shape[1]]
         truth = None if true_poses is None else true_poses[i]
-        world.memory.append(latents[i], actions[i], followed.part(i, latents.shape[1]), own, truth)
         world.where = where.of(i)
+        world._remember(latents[i], actions[i], followed.part(i, latents.shape[1]), own, truth)
         world.steps += 1
 
 

@@ -126,11 +126,14 @@ def test_the_trail_leaves_out_what_is_young() -> None:
             assert float(found.poses[..., 0].max()) == 8.0 * (time - YOUNGEST)
             assert torch.equal(found.doubts, found.poses[..., 0] / 8)
             assert bool(found.present.sum(1).eq(min(LANDMARKS, 1 + (time - YOUNGEST) // (APART + 1))).all())
-        trail.add(Whereabouts(pose=pose, move=torch.zeros(2, 2), doubt=torch.full((2, 2), float(time))))
+        still = torch.zeros(2, 2)
+        trail.add(Whereabouts(pose=pose, move=still, bump=still, doubt=torch.full((2, 2), float(time))))
 
 
 def test_without_landmarks_players_stay_where_they_believe_to_be() -> None:
     """A world too young."""
     model = Odometer.of(SETTINGS, walking()).eval()
-    where = Whereabouts(pose=torch.tensor([[3.0, 4.0, 5.0]]), move=torch.zeros(1, 2), doubt=torch.zeros(1, 2))
-    assert model.recognised(where, inputs(1, 2)[0][:, 0], None) is where
+    where = Whereabouts.origin(1).moved(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))
+    same, seen = model.recognised(where, inputs(1, 2)[0][:, 0], None)
+    assert same is where
+    assert bool(seen.variances.isinf().all())

@@ -1,10 +1,13 @@
 """The odometer: exact where the actions tell all, able to learn what walls do, and the same in pieces."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from retrieval.motion import Motion
-from retrieval.odometer import ACTIONS, DRAWN_ERROR, MOVE_SCALE, Odometer, OdometerSettings, Whereabouts
+from retrieval.motion import Motion, turned
+from retrieval.odometer import ACTIONS, Odometer, OdometerSettings, Whereabouts
+from retrieval.offset import Offset
 
 SETTINGS = OdometerSettings(channels=2, height=4, width=8, fine=8, coarse=8, head_width=16)
 
@@ -85,19 +88,47 @@ def test_what_is_expected_is_what_tracking_expected() -> None:
     assert not torch.allclose(followed.poses, followed.expected, atol=0.1)
 
 
-def test_what_a_model_draws_lies_off_a_little() -> None:
-    """Of drawn frames a small difference is the drawing's; a wall that stops the player is more than that."""
+class Stopped(Odometer):
+    """Every step is shortened: by `foreseen` units as the frame before it shows, by `shown` as both frames do."""
+
+    foreseen, shown = 0.0, 0.0
+
+    def views(self, first, second, turn_deg, present):
+        return torch.where(present, self.shown, self.foreseen)[:, None].expand(-1, SETTINGS.head_width)
+
+    def judge(self, features, free, turn_deg, bump):
+        offset = torch.stack((free[:, 0] - features[:, 0], free[:, 1]), 1)
+        return Offset(torch.full_like(free[:, 0], 9.0), offset, torch.zeros_like(free[:, 0]))
+
+
+@pytest.mark.parametrize("foreseen", [0.0, 3.0])
+def test_what_a_model_draws_is_what_it_was_told_to_draw(foreseen: float) -> None:
+    """Drawn a little wrong, a frame looks like one of a step that was stopped; the places told must not follow that."""
     latents, actions = inputs(1, 2)
-    for size, believed in ((DRAWN_ERROR - 0.5, False), (DRAWN_ERROR + 0.5, True)):
-        model = an_odometer(1e9)
-        model.step.mlp[-1].weight.zero_()
-        model.step.mlp[-1].bias[1] = -size / MOVE_SCALE
-        actions[:, :, 0] = 1
-        true, drawn = (
-            model.track(Whereabouts.origin(1), latents, actions, drawn=each)[1] for each in (False, True)
-        )
-        assert float(true.pose[0, 0]) == pytest.approx(8 - size, abs=1e-4)
-        assert float(drawn.pose[0, 0]) == pytest.approx(8 - size * believed, abs=1e-4)
+    actions[:, :, 0] = 1
+    model = Stopped.of(SETTINGS, walking()).eval()
+    model.foreseen, model.shown = foreseen, foreseen + 4
+    expected = model.expect(Whereabouts.origin(1), latents[:, 0], actions, 1)[:, 0]
+    for drawn, stopped in ((False, foreseen + 4), (True, foreseen)):
+        followed, where = model.track(Whereabouts.origin(1), latents, actions, drawn=drawn)
+        assert float(where.pose[0, 0]) == pytest.approx(8 - stopped, abs=1e-4)
+        assert float(where.bump[0, 0]) == pytest.approx(-stopped, abs=1e-4)
+        torch.testing.assert_close(followed.expected[:, 0], expected, atol=1e-4, rtol=0)
+
+
+def test_a_bump_is_told_on() -> None:
+    """Whoever was stopped is most likely to be stopped again: the next step is judged knowing it, in the view's axes."""
+    model = an_odometer(1e9)
+    where = replace(Whereabouts.origin(1), pose=torch.tensor([[0.0, 0.0, 90.0]]))
+    actions, features = torch.tensor([[[1, 0]] * (ACTIONS + 1)]), torch.zeros(1, SETTINGS.head_width)
+    free, _ = model.told_move(where, actions)
+    for bump, seen in ((torch.tensor([[0.0, -5.0]]), torch.tensor([[-5.0, 0.0]])), (free * 0, free * 0)):
+        after = model.advance(replace(where, bump=bump), features, actions)
+        told = model.judge(features, torch.tensor([[8.0, 0.0]]), torch.zeros(1), seen)
+        torch.testing.assert_close(turned(told.offset, where.pose[:, 2]), after.move, atol=1e-4, rtol=0)
+        torch.testing.assert_close(after.bump, after.move - free, atol=1e-4, rtol=0)
+    stopped, still = (model.judge(features, free, torch.zeros(1), b).offset for b in (free - 5, free * 0))
+    assert not torch.allclose(stopped, still, atol=1e-3)
 
 
 def test_a_frame_to_come_is_not_looked_at() -> None:

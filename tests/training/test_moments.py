@@ -74,8 +74,7 @@ def test_play_keeps_the_same_tail_as_training(text: str) -> None:
     cells = tail_cells(latents[0].float(), schedule.tail)[None]
     for time in (1, 5, 7, 12, 25, 39):
         memory = Memory((2, 12, 16), 1, 4, "off", RecallSettings(), torch.device("cpu"), tail=schedule.tail)
-        poses, pairs = torch.zeros(1, time, 3), torch.zeros(1, time, 2)
-        path = Followed(poses=poses, expected=poses, moves=pairs, doubts=pairs)
+        path = Followed.of_poses(torch.zeros(1, time, 3))
         memory.append(latents[0, :time], torch.zeros(time, 1, dtype=torch.int64), path, None)
         kept, ages = memory.tail(len(schedule.first_used(time)), schedule.recent_frames)
         moment = Moments(episode=torch.zeros(1, dtype=torch.int64), time=torch.tensor([time]))

@@ -7,6 +7,8 @@ import torch
 
 from models.flow import FlowSettings
 from retrieval.motion import traced_back
+from retrieval.place import place_keys
+from worldsim.recall import PLACE
 from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.moments import recent_latents
 from worldsim.training.recalling import RecallMixture, mark_episodes
@@ -74,6 +76,10 @@ def test_own_frames_are_seen_from_where_play_would_think(trainer_of, episodes_of
     ):  # Sure of every landmark, and of nonsense. Longer sections find landmarks once, not at every frame.
         odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.3, -0.2, -2.0]))
     marks = mark_episodes(episodes, trainer.batches.recall.descriptor, odometer)
+    # As play knows them that has not settled yet: by the frames until now alone.
+    causal = odometer.follow(episodes.latents.float(), episodes.actions)
+    places = place_keys(causal.poses.flatten(0, 1), PLACE).unflatten(0, causal.poses.shape[:2])
+    marks = replace(marks, **vars(causal), places=places)
     rollout = SelfRollout(episodes, marks, odometer, 6, 22, section, 4, generator)
     begun, episode = rollout.moments.time, rollout.moments.episode
     made = torch.randn(6, 4 * section, 4, 12, 16, generator=generator)

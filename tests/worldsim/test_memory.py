@@ -23,11 +23,8 @@ def places(frames: int) -> torch.Tensor:
 
 def path_of(poses: torch.Tensor, start: int, end: int) -> Followed:
     """The account of an odometer that has never erred; no move led to the first pose."""
-    moves = torch.cat((torch.zeros(1, 2), poses[1:, :2] - poses[:-1, :2]))
-    part = poses[None, start:end]
-    return Followed(
-        poses=part, expected=part, moves=moves[None, start:end], doubts=torch.zeros(1, end - start, 2)
-    )
+    whole = Followed.of_poses(poses[None])
+    return Followed(**{name: each[:, start:end] for name, each in vars(whole).items()})
 
 
 def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> tuple[Memory, np.ndarray]:

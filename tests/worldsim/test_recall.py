@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import worldsim.world
 from retrieval.landmarks import YOUNGEST
-from retrieval.place import PlaceSettings
+from retrieval.place import PlaceSettings, place_keys, place_queries
 from worldsim.checkpoint import WorldModels
 from worldsim.presets import Preset, tiny
-from worldsim.recall import RecallSettings, make_queries, score_all, score_latents, score_places
+from worldsim.recall import PLACE, RecallSettings, make_queries, score_all, score_latents, score_places
 from worldsim.training.data import LatentEpisodes
 from worldsim.training.moments import Moments, Pasts, recent_actions, recent_latents
 from worldsim.training.recalling import BatchRecall, EpisodeMarks, Picks, RecallMixture, mark_episodes
@@ -150,28 +151,73 @@ def test_the_papers_measure_by_hand(episodes: LatentEpisodes) -> None:
 
 @pytest.mark.parametrize("recognises", [False, True])
 def test_training_knows_the_places_that_play_knows(
-    tiny_models: WorldModels, episodes: LatentEpisodes, recognises: bool
+    tiny_models: WorldModels, episodes: LatentEpisodes, recognises: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The odometer follows whole episodes in training and frame by frame at play: one estimate, before and after."""
+    """The odometer follows whole episodes in training and frame by frame at play, then both settle: one estimate."""
+    monkeypatch.setattr(worldsim.world, "SETTLE_EVERY", 1000)
     odometer = deepcopy(tiny_models.odometer)
     models = replace(tiny_models, odometer=odometer, makers={})
     if recognises:
         odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.3, -0.2, -2.0]))
+    names = ("latents", "actions", "poses", "rooms")
+    short = {name: getattr(episodes, name)[:, :90] for name in names}
+    episodes = LatentEpisodes(**short, lengths=torch.full_like(episodes.lengths, 90))
+    followed = odometer.follow(episodes.latents.float(), episodes.actions)
     marks = mark_episodes(episodes, models.descriptor, odometer)
-    world = world_at(models, episodes, 0, 40, "off")
+    world = world_at(models, episodes, 0, 40, "hybrid")
     for time in range(40, 90):  # an action's window reaches across what has been observed before
         world.observe(episodes.latents[0, time : time + 1].float(), episodes.actions[0, time : time + 1])
-    torch.testing.assert_close(world.memory.poses(list(range(90))), marks.poses[0, :90], atol=2e-2, rtol=0)
-    torch.testing.assert_close(world.where.pose[0], marks.poses[0, 89], atol=2e-2, rtol=0)
+    torch.testing.assert_close(world.memory.poses(list(range(90))), followed.poses[0], atol=2e-2, rtol=0)
+    torch.testing.assert_close(world.where.pose[0], followed.poses[0, -1], atol=2e-2, rtol=0)
+    shift = world.memory.settle()
+    torch.testing.assert_close(world.memory.poses(list(range(90))), marks.poses[0], atol=2e-2, rtol=0)
+    torch.testing.assert_close(shift, (marks.poses - followed.poses)[0, -1, :2], atol=2e-2, rtol=0)
     moments = Moments(episode=torch.tensor([0]), time=torch.tensor([90]))
     recent = marks.recent_poses(moments, 22)[0]
     torch.testing.assert_close(world.memory.recent(22)[2], recent, atol=2e-2, rtol=0)
-    steps = (marks.poses[0, 1:90] - marks.poses[0, :89])[:, :2]
-    jumps = (steps - marks.moves[0, 1:90]).norm(dim=1)
+    # What was expected is told from where the frame before it is now taken to be.
+    for account in (marks, followed):
+        told = account.expected[0, 1:, :2] - account.poses[0, :-1, :2]
+        torch.testing.assert_close(told, (followed.expected[0, 1:] - followed.poses[0, :-1])[:, :2])
+    steps = (followed.poses[0, 1:] - followed.poses[0, :-1])[:, :2]
+    jumps = (steps - followed.moves[0, 1:]).norm(dim=1)
     assert float(jumps[: YOUNGEST - 1].max()) < 1e-2
     assert float(jumps[YOUNGEST:].median()) > 1 if recognises else float(jumps.max()) < 1e-2
-    assert float(marks.poses[0, :90, :2].abs().max()) > 20
-    assert float((marks.expected - marks.poses)[0, 1:, :2].abs().mean()) > 0.1
+    assert (float(shift.norm()) > 0.1) == recognises
+    assert float(followed.poses[0, :, :2].abs().max()) > 20
+    assert float((followed.expected - followed.poses)[0, 1:, :2].abs().mean()) > 0.1
+
+
+def test_what_is_recalled_follows_the_places_that_have_settled(
+    tiny_models: WorldModels, episodes: LatentEpisodes
+) -> None:
+    """An index that went on with the old places would recall other frames than training does."""
+    odometer = deepcopy(tiny_models.odometer)
+    odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.9, -0.7, -2.0]))
+    world = world_at(replace(tiny_models, odometer=odometer, makers={}), episodes, 0, 120, "place")
+    poses = world.memory.poses(list(range(98)))
+    followed = odometer.follow(episodes.latents[:1, :120].float(), episodes.actions[:1, :120])
+    assert float((poses - followed.poses[0, :98]).abs().max()) > 1
+    for wanted in poses[::13]:
+        found = world.memory.recall(None, wanted, 1, 22)[0]
+        scores = place_keys(poses, PLACE) @ place_queries(wanted[None], PLACE)[0]
+        assert found.score == pytest.approx(float(scores.max()), abs=1e-3)
+        assert float(scores[found.frame]) == pytest.approx(float(scores.max()), abs=1e-3)
+
+
+def test_players_and_their_memory_know_one_place(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:
+    """Whatever is recognised and whenever all settles: the newest frame was seen from where the player is."""
+    odometer = deepcopy(tiny_models.odometer)
+    odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.9, -0.7, -2.0]))
+    world = world_at(replace(tiny_models, odometer=odometer, makers={}), episodes, 0, 60, "hybrid")
+    moved = 0
+    for _ in range(20):
+        before = world.memory.poses([50])
+        world.step(np.array([[1, 0, 0]]))
+        moved += not torch.equal(world.memory.poses([50]), before)
+        newest = world.memory.poses([len(world.memory) - 1])
+        torch.testing.assert_close(newest, world.where.pose, atol=1e-3, rtol=0)
+    assert moved == 20 // worldsim.world.SETTLE_EVERY
 
 
 def test_rounded_keys_recall_as_good_frames(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:

@@ -37,6 +37,8 @@ SAME_PLACE = 0.1
 """covisibility above which two views show one place"""
 WRONG_SHARE, WRONG_UNITS = 0.3, 16.0
 """part of the steps that are seen of which a wrong move is told, and the greatest standard deviation of its error"""
+OVERLOOKED = 0.1
+"""part of the steps whose bump is taken to have been overlooked"""
 SPREAD_WEIGHT = 0.1
 """of how well distances from the truth are expected, beside these themselves"""
 DRIFT_UNITS = 200.0
@@ -88,6 +90,8 @@ class Moves:
     """to each frame from the one before; the first is zero"""
     free: Float[Tensor, "episode time 2"]
     """what the actions push in each step"""
+    bumps: Float[Tensor, "episode time 2"]
+    """what of the moves was not told by the actions"""
     changed: Int[Tensor, "n 2"]
     """episode and time of the steps that something changed"""
     share: float
@@ -105,9 +109,12 @@ class Moves:
         told[:, 1:] = motion.carry * moves[:, :-1] + free[:, 1:]
         steps = torch.arange(moves.shape[1], device=moves.device)
         real = (steps > 0) & (steps < episodes.lengths[:, None])
-        changed = ((moves - told).norm(dim=-1) > FREE_WIDTH) & real
+        bumps = (moves - told) * real[..., None]
+        changed = bumps.norm(dim=-1) > FREE_WIDTH
         share = float(changed.sum() / real.sum())
-        return cls(headings_deg=headings, moves=moves, free=free, changed=changed.nonzero(), share=share)
+        return cls(
+            headings_deg=headings, moves=moves, free=free, bumps=bumps, changed=changed.nonzero(), share=share
+        )
 
 
 def train_odometer(settings: OdometerTraining) -> None:
@@ -203,8 +210,12 @@ def odometer_loss(
     noise = torch.randn(pairs.shape, generator=generator, device=device)
     pairs = add_noise(pairs, settings.noise * uniform(batch).square(), noise)
     seen = uniform(batch) < settings.seen_share
+    # What it says of a step comes back to it in the next: a little wrong, or nothing where it has overlooked a bump.
     off = torch.randn(batch, 2, generator=generator, device=device) * settings.move_noise
-    earlier = moves.moves[episode, time - 1] + off * (uniform(batch, 1) < 1 / 3)
+    off = off * (uniform(batch, 1) < 1 / 3)
+    bump = moves.bumps[episode, time - 1]
+    off = torch.where(uniform(batch, 1) < OVERLOOKED, -bump, off)
+    earlier, bump = moves.moves[episode, time - 1] + off, bump + off
     view = moves.headings_deg[episode, time - 1]
     free = turned(model.motion.carry * earlier + moves.free[episode, time], -view)
     true = turned(moves.moves[episode, time], -view)
@@ -214,7 +225,7 @@ def odometer_loss(
     error = WRONG_UNITS ** uniform(batch, 1) * torch.randn(batch, 2, generator=generator, device=device)
     wrong = seen & (uniform(batch) < WRONG_SHARE)
     told = free + error * wrong[:, None]
-    made = model.judge(features, told, turn)
+    made = model.judge(features, told, turn, turned(bump, -view))
     changed = (true - told).norm(dim=1) > FREE_WIDTH
     # Half of the pairs were drawn for being changed; the others' share is the true one.
     share = moves.share

@@ -1,6 +1,6 @@
 """Recall during training: the same queries, scores and spread as at play, for whole batches of episodes at once."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,7 +10,9 @@ from retrieval.descriptor import LearnedDescriptor
 from retrieval.motion import traced_back
 from retrieval.odometer import Odometer
 from retrieval.place import place_keys
+from retrieval.pose_graph import settled
 from retrieval.spread import best_of_rest, spread
+from retrieval.whereabouts import Followed, joined
 from worldsim.presets import Preset
 from worldsim.recall import PLACE, least_score, make_queries, score_all, score_latents, score_places
 from worldsim.training.data import LatentEpisodes
@@ -18,6 +20,8 @@ from worldsim.training.moments import Moments, Pasts
 
 MARKED_AT_ONCE = 512
 """episodes that the odometer follows at once"""
+SETTLED_AT_ONCE = 32
+"""episodes whose poses are mended at once: a square of numbers for every one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +48,11 @@ class RecallMixture:
 
 
 @dataclass(frozen=True)
-class EpisodeMarks:
-    """What memory would know of every frame of every episode."""
+class EpisodeMarks(Followed):
+    """What memory would know of every frame of every episode: the odometer's account of it, and by what it is found."""
 
     keys: Float[Tensor, "episode time dim"]
     """the descriptor's"""
-    poses: Float[Tensor, "episode time 3"]
-    """estimated by the odometer, from each episode's first frame"""
-    expected: Float[Tensor, "episode time 3"]
-    """estimated before the frame was seen"""
-    moves: Float[Tensor, "episode time 2"]
-    """along x and y, that led to each frame, as estimated"""
-    doubts: Float[Tensor, "episode time 2"]
-    """as `Whereabouts.doubt`"""
     places: Float[Tensor, "episode time columns"]
     """`place_keys` of the poses"""
 
@@ -91,14 +87,25 @@ def mark_episodes(
         latents, actions = episodes.latents[part].float(), episodes.actions[part]
         keys += [descriptor.keys(each).half() for each in latents]
         parts.append(odometer.follow(latents, actions))
-    poses, expected, moves, doubts = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("poses", "expected", "moves", "doubts")
-    )
+    found = _settled(joined(parts), episodes)
     return EpisodeMarks(
-        keys=torch.stack(keys), poses=poses, expected=expected, moves=moves, doubts=doubts,
-        places=place_keys(poses.flatten(0, 1), PLACE).unflatten(0, poses.shape[:2]),
+        **vars(found), keys=torch.stack(keys),
+        places=place_keys(found.poses.flatten(0, 1), PLACE).unflatten(0, found.poses.shape[:2]),
     )  # fmt: skip
+
+
+def _settled(followed: Followed, episodes: LatentEpisodes) -> Followed:
+    """With poses that agree best with all steps and sightings of whole episodes; what was expected moves along."""
+    times = torch.arange(followed.poses.shape[1], device=followed.poses.device)
+    real = times < episodes.lengths[:, None]
+    followed = replace(followed, variances=followed.variances.where(real[..., None], torch.inf))
+    poses = followed.poses.clone()
+    for part in torch.arange(len(poses)).split(SETTLED_AT_ONCE):
+        first, found = settled(Followed(**{name: each[part] for name, each in vars(followed).items()}))
+        poses[part, first:] = found
+    expected = followed.expected.clone()
+    expected[:, 1:, :2] += (poses - followed.poses)[:, :-1, :2]
+    return replace(followed, poses=poses, expected=expected)
 
 
 class BatchRecall:

@@ -21,7 +21,6 @@ from models.packer import pad_actions
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.odometer import ACTIONS, Odometer
-from retrieval.whereabouts import Whereabouts
 from worldsim.errors import check_at_least
 from worldsim.training.covisibility import coverage
 from worldsim.training.data import LatentEpisodes
@@ -119,10 +118,7 @@ class SelfRollout:
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
         rows, numbers = self.moments.episode[:, None], self.moments.frames(-reach, -1).clamp(min=0)
         self.headings, self.moves = marks.poses[rows, numbers, 2], marks.moves[rows, numbers]
-        self.where = Whereabouts(
-            pose=marks.poses[rows, numbers][:, -1], move=self.moves[:, -1],
-            doubt=marks.doubts[rows, numbers][:, -1],
-        )  # fmt: skip
+        self.where = marks.at(self.moments.episode, numbers[:, -1])
         room = torch.zeros(
             batch, section * length, *self.recent.shape[2:], dtype=torch.float16, device=self.recent.device
         )
@@ -155,7 +151,7 @@ class SelfRollout:
         made = made.float().clamp(-BOUND, BOUND)
         seen = torch.cat((self.recent[:, -1:], made), 1)
         followed, where = self.odometer.track(self.where, seen, self._actions(), drawn=True)
-        self.where = self.odometer.recognised(where, made[:, -1], self._landmarks(where.pose))
+        self.where, _ = self.odometer.recognised(where, made[:, -1], self._landmarks(where.pose))
         self.headings = torch.cat((self.headings, followed.poses[..., 2]), 1)[:, self.section :]
         self.moves = torch.cat((self.moves, followed.moves), 1)[:, self.section :]
         self.recent = torch.cat((self.recent, made), 1)[:, self.section :]
@@ -175,7 +171,11 @@ class SelfRollout:
             frames, self.episodes.latents[rows, frames].float(), self.marks.poses[rows, frames]
         )
         return Landmarks(
-            latents=latents, poses=poses, present=found, doubts=self.marks.doubts[rows, frames, 1]
+            latents=latents,
+            frames=frames,
+            poses=poses,
+            present=found,
+            doubts=self.marks.doubts[rows, frames, 1],
         )
 
 
