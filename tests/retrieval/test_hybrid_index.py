@@ -107,6 +107,25 @@ def test_exact_where_most_keys_are_not_read(mode, apart):
         assert found == {"cosine": 8, "hybrid": 12}[mode]  # 2 off at most; the younger, the farther
 
 
+def test_keys_told_anew_are_found_by_what_they_say_now(monkeypatch):
+    """Places are mended long after a frame was new; also where most keys are ruled out unread."""
+    monkeypatch.setattr("retrieval.hybrid_index.MANY", 100)
+    rng = np.random.default_rng(7)
+    index = HybridIndex(HybridIndexSettings(dim=16, time_weight=0.3, telling=5))
+    keys, times = unit(rng, 3000), np.arange(3000)
+    keys[:, :11] *= 0.1
+    index.add(keys, times)
+    for first, count in ((2500, 500), (0, 700), (1200, 1), (3000, 0)):
+        keys[first : first + count, 11:] = 3 * rng.standard_normal((count, 5))
+        index.retell(first, keys[first : first + count, 11:])
+        for _ in range(3):
+            assert_exact(index, keys, times, unit(rng, 1), 3000, 8, 2990)
+    np.testing.assert_array_equal(index.keys(), keys)
+    for first, told in ((2999, keys[:2, 11:]), (-1, keys[:2, 11:]), (0, keys[:2, 10:])):
+        with pytest.raises(ValueError, match=r"numbers do not fit keys .* of 3000: want 5 a key"):
+            index.retell(first, told)
+
+
 def test_the_last_excluded_and_the_first_included_entry():
     """Guards against an off-by-one at exclude_from: recalling what the recent context holds already."""
     keys = np.eye(4, dtype=np.float32)

@@ -62,6 +62,9 @@ def test_changed_steps_are_those_that_walls_stopped(episodes_of) -> None:
     expected = blocked & real
     assert moves.changed.tolist() == expected.nonzero().tolist()
     assert moves.share == pytest.approx(float(expected.sum()) / (59 + 59 + 30))
+    # Half of each such step is missing, and nothing of the others.
+    torch.testing.assert_close(moves.bumps[expected], -moves.moves[expected], atol=1e-3, rtol=1e-3)
+    assert float(moves.bumps[~expected].abs().max()) < 1e-2
     episode, time = draw_pairs(episodes, moves, 400, torch.Generator().manual_seed(0))
     assert bool((time >= 1).all())
     assert bool((time < episodes.lengths[episode]).all())

@@ -130,7 +130,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no world.json": (lambda f: (f / "world.json").unlink(), "", "no world.json.*worldsim train"),
     "torn world.json": (lambda f: truncate(f / "world.json"), "world.json", "not JSON.*restore"),
     "world.json a list": (lambda f: (f / "world.json").write_text("[1]"), "world.json", "version None"),
-    "other version": (lambda f: edit(f / "world.json", format_version=7), "world.json", "version 7.*reads 3"),
+    "other version": (lambda f: edit(f / "world.json", format_version=7), "world.json", "version 7.*reads 4"),
     "no version": (lambda f: remove(f / "world.json", "format_version"), "world.json", "version None"),
     "no flow": (lambda f: remove(f / "world.json", "flow"), "world.json", "flow.*train again"),
     "no noise to begin with": (
