@@ -3,7 +3,7 @@
 Path integration drifts at every wall that is touched, and a remembered frame is only as good as the offset that is told
 of it. So every new frame is registered against the few past ones that should lie nearest; where their views agree, the
 player's place is corrected, and with it the offsets to all that was seen on that visit, also of what is out of sight.
-Older frames stay where they are: later visits are drawn to the first one.
+What has been seen on the way stays where it is until all places settle (`retrieval.pose_graph`).
 """
 
 from dataclasses import dataclass

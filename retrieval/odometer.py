@@ -232,7 +232,8 @@ class Odometer(ModelMixin, ConfigMixin):
             offsets=seen - where.pose[:, None, :2],
             variances=torch.where(sure, noise, torch.inf),
         )
-        return where.moved(*recognition(off, CAUTION * noise, landmarks.doubts, where.doubt, sure)), sightings
+        shift, doubt = recognition(off, CAUTION * noise, landmarks.doubts, where.doubt, sure)
+        return replace(where.shifted(shift), doubt=doubt), sightings
 
     @torch.no_grad()
     def registered(

@@ -20,7 +20,7 @@ STIFFEST = 0.01
 """variance of a step that leaves no doubt, in squared map units"""
 BLUR = 2.0
 """variance of what is seen beside what the odometer expects of it: neighbouring views err together"""
-FARFETCHED = 9.0
+HALF_BELIEVED = 9.0
 """times the variance at which a sighting counts half (weights of Cauchy's distribution)"""
 ROUNDS = 2
 """solutions, each with weights of the one before"""
@@ -81,7 +81,7 @@ class _Springs:
         batch, size = len(places), self.count + 1
         rows = torch.arange(batch, device=places.device)[:, None]
         off = self.offset - (places[rows, self.end] - places[rows, self.begin])
-        strange = off.square().sum(2) / (FARFETCHED * self.variance)
+        strange = off.square().sum(2) / (HALF_BELIEVED * self.variance)
         # An infinite variance, nothing seen: no weight.
         weight = torch.where(self.is_step, 1.0, 1 / (1 + strange)) / self.variance
         begin, end = self._row(self.begin), self._row(self.end)

@@ -1,6 +1,6 @@
 """Where players are, and what is known of the frames that they were followed over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -44,10 +44,9 @@ class Whereabouts:
         part = slice(row, row + 1)
         return Whereabouts(**{name.name: getattr(self, name.name)[part] for name in fields(self)})
 
-    def moved(self, shift: Float[Tensor, "batch 2"], doubt: Float[Tensor, "batch 2"]) -> "Whereabouts":
-        """The same players a little aside, and what is doubtful of that; their last moves stay."""
-        pose = torch.cat((self.pose[:, :2] + shift, self.pose[:, 2:]), 1)
-        return replace(self, pose=pose, doubt=doubt)
+    def shifted(self, shift: Float[Tensor, "batch 2"]) -> "Whereabouts":
+        """The same players a little aside; their last moves stay."""
+        return replace(self, pose=torch.cat((self.pose[:, :2] + shift, self.pose[:, 2:]), 1))
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ class Followed:
     @classmethod
     def none(cls, where: Whereabouts) -> "Followed":
         """No frame at all, for the same players."""
-        one = cls.one(where, where.pose)
-        return cls(**{name.name: getattr(one, name.name)[:, :0] for name in fields(cls)})
+        return cls.one(where, where.pose).each(lambda known: known[:, :0])
 
     @classmethod
     def one(
@@ -125,17 +123,20 @@ class Followed:
 
     def part(self, row: int, stop: int) -> "Followed":
         """The first `stop` frames of one of the batch."""
-        part = slice(row, row + 1), slice(0, stop)
-        return Followed(**{name.name: getattr(self, name.name)[part] for name in fields(self)})
+        return self.each(lambda known: known[row : row + 1, :stop])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Followed":
+        """The same with all that is known changed so: some rows, some frames."""
+        return Followed(**{name.name: change(getattr(self, name.name)) for name in fields(Followed)})
 
     def room(self, length: int) -> "Followed":
         """The same with room for more frames, `length` in all."""
-        grown = {}
-        for name in fields(self):
-            kept = getattr(self, name.name)
-            more = kept.new_zeros(len(kept), length - kept.shape[1], *kept.shape[2:])
-            grown[name.name] = torch.cat((kept, more), 1)
-        return Followed(**grown)
+
+        def grown(known: Tensor) -> Tensor:
+            more = known.new_zeros(len(known), length - known.shape[1], *known.shape[2:])
+            return torch.cat((known, more), 1)
+
+        return self.each(grown)
 
     def put(self, frames: "Followed", first: int) -> None:
         """Write what is known of some frames, from that number on."""
@@ -146,9 +147,7 @@ class Followed:
     def ended(self, where: Whereabouts, seen: Sightings) -> "Followed":
         """The same with the last frame seen from there after all, and that recognised in it."""
         last = Followed.one(where, self.expected[:, -1], seen)
-        length = self.poses.shape[1] - 1
-        before = Followed(**{name.name: getattr(self, name.name)[:, :length] for name in fields(self)})
-        return joined((before, last), 1)
+        return joined((self.each(lambda known: known[:, :-1]), last), 1)
 
     def at(self, rows: Int64[Tensor, " n"], frames: Int64[Tensor, " n"]) -> Whereabouts:
         """Where players of those rows were at those frames."""

@@ -14,7 +14,7 @@ from retrieval.hybrid_index import HybridIndex, HybridIndexSettings, Mode
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.place import PLACE_COLUMNS, place_keys, place_queries
-from retrieval.pose_graph import settled
+from retrieval.pose_graph import SETTLE_EVERY, settled
 from retrieval.spread import candidates_needed, spread
 from retrieval.whereabouts import Followed
 from worldsim.recall import (
@@ -77,8 +77,7 @@ class Memory:
         self._tail = tail
         self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
         self._length = 0
-        self.unsettled = 0
-        """newest frames that have not been settled yet"""
+        self._unsettled = 0
         self._random = np.random.default_rng(seed)
 
     def __len__(self) -> int:
@@ -101,9 +100,10 @@ class Memory:
         path: Followed,
         keys: Float32[np.ndarray, "n dim"] | None,
         true_poses: Float[Tensor, "n 3"] | None = None,
-    ) -> None:
+    ) -> Float[Tensor, "2"]:
         """Add frames. `path`, a batch of one, is the odometer's account of them; the oracle's recall goes by true poses.
 
+        Returns how far from there the newest lies after all: every now and then all places settle.
         `keys` are the frames' descriptors, None where the mode needs none (then zeros stand in the index).
         """
         end = self._length + len(latents)
@@ -126,15 +126,18 @@ class Memory:
                 np.concatenate((described, places), 1), np.arange(self._length, end, dtype=np.int64)
             )
         self._length = end
-        self.unsettled += len(latents)
+        self._unsettled += len(latents)
+        return self.settle() if self._unsettled >= SETTLE_EVERY else self._poses.new_zeros(2)
 
     def settle(self) -> Float[Tensor, "2"]:
         """Put the newest frames to where all steps and sightings place them best; returns how far the last one moved.
 
-        The oracle goes on recalling by true poses.
+        Where nothing was recognised since they last did, they do already. The oracle goes on recalling by true poses.
         """
-        first, poses = settled(self._path.part(0, self._length), self._length - self.unsettled)
-        self.unsettled = 0
+        since, self._unsettled = self._length - self._unsettled, 0
+        if not self._path.variances[0, since : self._length].isfinite().any():
+            return self._poses.new_zeros(2)
+        first, poses = settled(self._path.part(0, self._length), since)
         part = slice(first, self._length)
         shift = poses[0, -1, :2] - self._poses[self._length - 1, :2]
         self._poses[part], self._places[part] = poses[0], place_keys(poses[0], PLACE)

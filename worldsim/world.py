@@ -12,7 +12,6 @@ from models.flow import FlowSettings
 from models.history import History
 from models.packer import pad_actions
 from retrieval.odometer import ACTIONS
-from retrieval.pose_graph import SETTLE_EVERY
 from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
@@ -117,21 +116,8 @@ class World:
             return
         if followed is None:
             followed = self.models.odometer.follow(latents[None], actions[None])
-        self.where = followed.end()
-        self._remember(latents, actions, followed, self._keys(latents), true_poses)
-
-    def _remember(
-        self,
-        latents: Float[Tensor, "n channel height width"],
-        actions: Int64[Tensor, "n factor"],
-        followed: Followed,
-        keys: Float32[np.ndarray, "n dim"] | None,
-        true_poses: Float[Tensor, "n 3"] | None,
-    ) -> None:
-        """Append to memory; every now and then all that is known settles, and the player's place with it."""
-        self.memory.append(latents, actions, followed, keys, true_poses)
-        if self.memory.unsettled >= SETTLE_EVERY:
-            self.where = self.where.moved(self.memory.settle()[None], self.where.doubt)
+        shift = self.memory.append(latents, actions, followed, self._keys(latents), true_poses)
+        self.where = followed.end().shifted(shift[None])
 
     def _observe_next(
         self,
@@ -144,8 +130,10 @@ class World:
         whole = pad_actions(torch.cat((known, actions))[None], ACTIONS + 1)
         seen = torch.cat((before[-1:].to(latents.dtype), latents))[None]
         followed, where = self.models.odometer.track(self.where, seen, whole)
-        self.where, sighted = recognised([self.memory], self.maker, latents, where, 1)
-        self._remember(latents, actions, followed.ended(self.where, sighted), self._keys(latents), true_poses)
+        where, sighted = recognised([self.memory], self.maker, latents, where, 1)
+        followed = followed.ended(where, sighted)
+        shift = self.memory.append(latents, actions, followed, self._keys(latents), true_poses)
+        self.where = where.shifted(shift[None])
 
     @torch.no_grad()
     def _keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
@@ -262,16 +250,16 @@ def keep_section(
     known = pad_actions(torch.cat((recent.actions, actions), 1), ACTIONS + actions.shape[1])
     where = joined([world.where for world in worlds])
     followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known, drawn=True)
-    where, seen = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
-    followed = followed.ended(where, seen)
+    where, sighted = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
+    followed = followed.ended(where, sighted)
     keys = None
     if worlds[0].memory.needs_query:
         keys = maker.keys(latents.flatten(0, 1).to(worlds[0].models.dtype)).cpu().numpy()
     for i, world in enumerate(worlds):
         own = None if keys is None else keys[i * latents.shape[1] : (i + 1) * latents.shape[1]]
         truth = None if true_poses is None else true_poses[i]
-        world.where = where.of(i)
-        world._remember(latents[i], actions[i], followed.part(i, latents.shape[1]), own, truth)
+        shift = world.memory.append(latents[i], actions[i], followed.part(i, latents.shape[1]), own, truth)
+        world.where = where.of(i).shifted(shift[None])
         world.steps += 1
 
 

@@ -133,7 +133,7 @@ def test_the_trail_leaves_out_what_is_young() -> None:
 def test_without_landmarks_players_stay_where_they_believe_to_be() -> None:
     """A world too young."""
     model = Odometer.of(SETTINGS, walking()).eval()
-    where = Whereabouts.origin(1).moved(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))
+    where = Whereabouts.origin(1).shifted(torch.tensor([[3.0, 4.0]]))
     same, seen = model.recognised(where, inputs(1, 2)[0][:, 0], None)
     assert same is where
     assert bool(seen.variances.isinf().all())

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import least_squares
 
 import retrieval.pose_graph as pose_graph
-from retrieval.pose_graph import BLUR, FARFETCHED, settled
+from retrieval.pose_graph import BLUR, HALF_BELIEVED, settled
 from retrieval.whereabouts import LANDMARKS, Followed
 
 
@@ -56,7 +56,7 @@ def test_places_are_those_of_a_general_solver(monkeypatch: pytest.MonkeyPatch) -
         steps = places[1:] - places[:-1] - moves[1:]
         off = np.linalg.norm(places[other] - places[frame] - offsets, axis=1)
         # Σ log(1 + r²/k) as squares: what weights 1 / (1 + r²/k) minimise.
-        robust = np.sqrt(FARFETCHED * np.log1p(off**2 / (FARFETCHED * noise)))
+        robust = np.sqrt(HALF_BELIEVED * np.log1p(off**2 / (HALF_BELIEVED * noise)))
         return np.concatenate((steps.ravel(), robust))
 
     best = least_squares(misfits, start[1:].ravel(), xtol=1e-12, ftol=1e-12, gtol=1e-12)

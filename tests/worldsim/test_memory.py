@@ -23,8 +23,7 @@ def places(frames: int) -> torch.Tensor:
 
 def path_of(poses: torch.Tensor, start: int, end: int) -> Followed:
     """The account of an odometer that has never erred; no move led to the first pose."""
-    whole = Followed.of_poses(poses[None])
-    return Followed(**{name: each[:, start:end] for name, each in vars(whole).items()})
+    return Followed.of_poses(poses[None]).each(lambda known: known[:, start:end])
 
 
 def filled(mode: MemoryMode, frames: int, seed: int = 0, **settings: float) -> tuple[Memory, np.ndarray]:

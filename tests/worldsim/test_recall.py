@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import worldsim.world
 from retrieval.landmarks import YOUNGEST
 from retrieval.place import PlaceSettings, place_keys, place_queries
+from retrieval.pose_graph import SETTLE_EVERY
 from worldsim.checkpoint import WorldModels
 from worldsim.presets import Preset, tiny
 from worldsim.recall import PLACE, RecallSettings, make_queries, score_all, score_latents, score_places
@@ -154,7 +154,7 @@ def test_training_knows_the_places_that_play_knows(
     tiny_models: WorldModels, episodes: LatentEpisodes, recognises: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The odometer follows whole episodes in training and frame by frame at play, then both settle: one estimate."""
-    monkeypatch.setattr(worldsim.world, "SETTLE_EVERY", 1000)
+    monkeypatch.setattr("worldsim.memory.SETTLE_EVERY", 1000)
     odometer = deepcopy(tiny_models.odometer)
     models = replace(tiny_models, odometer=odometer, makers={})
     if recognises:
@@ -176,9 +176,8 @@ def test_training_knows_the_places_that_play_knows(
     recent = marks.recent_poses(moments, 22)[0]
     torch.testing.assert_close(world.memory.recent(22)[2], recent, atol=2e-2, rtol=0)
     # What was expected is told from where the frame before it is now taken to be.
-    for account in (marks, followed):
-        told = account.expected[0, 1:, :2] - account.poses[0, :-1, :2]
-        torch.testing.assert_close(told, (followed.expected[0, 1:] - followed.poses[0, :-1])[:, :2])
+    told, known = ((each.expected[0, 1:] - each.poses[0, :-1])[:, :2] for each in (marks, followed))
+    torch.testing.assert_close(told, known)
     steps = (followed.poses[0, 1:] - followed.poses[0, :-1])[:, :2]
     jumps = (steps - followed.moves[0, 1:]).norm(dim=1)
     assert float(jumps[: YOUNGEST - 1].max()) < 1e-2
@@ -217,7 +216,7 @@ def test_players_and_their_memory_know_one_place(tiny_models: WorldModels, episo
         moved += not torch.equal(world.memory.poses([50]), before)
         newest = world.memory.poses([len(world.memory) - 1])
         torch.testing.assert_close(newest, world.where.pose, atol=1e-3, rtol=0)
-    assert moved == 20 // worldsim.world.SETTLE_EVERY
+    assert moved == 20 // SETTLE_EVERY
 
 
 def test_rounded_keys_recall_as_good_frames(tiny_models: WorldModels, episodes: LatentEpisodes) -> None:

@@ -186,7 +186,7 @@ def recall_page(summary: dict) -> str:
         "recalled frame shows the coming view by true pose; best: the best-scored one does; precision: share that do. "
         "Hybrid with the checkpoint's weights, then with others. Intervals: 95 %, bootstrap over maps.",
         markdown_table(("score", "hit", "best", "precision"), rows),
-        "How far estimated places are off after so many steps, in map units (quartiles).",
+        "How far estimated places are off after so many steps, in map units (quartiles); places not settled.",
         markdown_table(("steps", "25 %", "median", "75 %"), apart),
         "How far the frame that shows the view best is from where the model is told it is, in map units (quartiles).",
         markdown_table(

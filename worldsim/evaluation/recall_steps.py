@@ -17,7 +17,7 @@ from worldsim.training.moments import Moments, recent_actions, recent_latents
 
 @dataclass(frozen=True)
 class Steps:
-    """Some steps of one episode, and all its frames as memory knows them after true history."""
+    """Some steps of one episode, and all its frames as memory knows them after true history, before places settle."""
 
     models: WorldModels
     keys: Float[Tensor, "time dim"]

@@ -1,6 +1,7 @@
 """Recall during training: the same queries, scores and spread as at play, for whole batches of episodes at once."""
 
 from dataclasses import dataclass, fields, replace
+from operator import itemgetter
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -95,13 +96,16 @@ def mark_episodes(
 
 
 def _settled(followed: Followed, episodes: LatentEpisodes) -> Followed:
-    """With poses that agree best with all steps and sightings of whole episodes; what was expected moves along."""
+    """With poses that agree best with all steps and sightings of whole episodes, later ones than play has included.
+
+    What was expected moves along.
+    """
     times = torch.arange(followed.poses.shape[1], device=followed.poses.device)
     real = times < episodes.lengths[:, None]
     followed = replace(followed, variances=followed.variances.where(real[..., None], torch.inf))
     poses = followed.poses.clone()
     for part in torch.arange(len(poses)).split(SETTLED_AT_ONCE):
-        first, found = settled(Followed(**{name: each[part] for name, each in vars(followed).items()}))
+        first, found = settled(followed.each(itemgetter(part)))
         poses[part, first:] = found
     expected = followed.expected.clone()
     expected[:, 1:, :2] += (poses - followed.poses)[:, :-1, :2]

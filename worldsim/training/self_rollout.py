@@ -4,8 +4,8 @@ At play every history is the model's own. A model that has only seen true histor
 error is something it was never shown. Here part of each batch continues recorded episodes with frames that the model
 made (without gradient) while the target stays the true next frame: it learns to pull its own errors back to the truth
 (scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011). Some of these histories are held to the
-truth, see `held.py`. Where own frames are seen from is what the odometer makes of them, as at play: told poses from the
-true frames would be better than any that play has.
+truth, see `held.py`. Where own frames are seen from is what the odometer makes of them, as at play but for the settling
+of places: told poses from the true frames would be better than any that play has.
 """
 
 from collections.abc import Sequence
