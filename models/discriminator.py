@@ -1,6 +1,6 @@
-"""A patch discriminator: tells real frames from decoded ones, so that the decoder learns to paint texture.
+"""A patch discriminator: tells real frames or latents from made ones, so that their maker learns to paint texture.
 
-Squared error alone paints the mean of all textures that a latent could mean, and that is blur.
+Squared error alone paints the mean of all textures that could be meant, and that is blur.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,10 +18,12 @@ ADAPTIVE_WEIGHT_CEILING = 1e4
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorSettings:
-    """Size of the discriminator; every logit judges a patch of 34 × 34 pixels."""
+    """Size of the discriminator; with these strides every logit judges a patch of 34 × 34 pixels."""
 
     channels: int = 64
     """feature channels of the first stage; the second has twice, the third four times as many"""
+    strides: tuple[int, int, int] = (2, 2, 1)
+    """of the three stages; 1, 1, 1 judges patches of 13 × 13 cells"""
 
 
 class NormalisedConv(nn.Conv2d):
@@ -44,31 +46,33 @@ class PatchDiscriminator(nn.Module):
     Statistics of a batch would differ between real and made frames and between processes; weights do not.
     """
 
-    def __init__(self, channels: int = 64) -> None:
+    def __init__(
+        self, channels: int = 64, strides: tuple[int, int, int] = (2, 2, 1), inputs: int = 3
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for narrow, wide, stride in (
-            (3, channels, 2),
-            (channels, 2 * channels, 2),
-            (2 * channels, 4 * channels, 1),
-        ):
+        widths = inputs, channels, 2 * channels, 4 * channels
+        for narrow, wide, stride in zip(widths[:-1], widths[1:], strides, strict=True):
             layers.append(spectral_norm(NormalisedConv(narrow, wide, 4, stride, padding=1)))
             layers.append(nn.LeakyReLU(0.2))
         layers.append(spectral_norm(NormalisedConv(4 * channels, 1, 4, padding=1)))
         self.layers = nn.Sequential(*layers)
 
     @classmethod
-    def of(cls, settings: DiscriminatorSettings) -> "PatchDiscriminator":
-        return cls(**asdict(settings))
+    def of(cls, settings: DiscriminatorSettings, inputs: int = 3) -> "PatchDiscriminator":
+        """For images of `inputs` channels."""
+        return cls(**asdict(settings), inputs=inputs)
 
     def forward(
-        self, frames: Float[Tensor, "batch 3 height width"]
+        self, images: Float[Tensor, "batch inputs height width"]
     ) -> Float[Tensor, "batch 1 patch_height patch_width"]:
-        """Logits, above 0 for real, of frames in [-1, 1]."""
-        return self.layers(frames)
+        """Logits, above 0 for real, of frames in [-1, 1] or of latents."""
+        return self.layers(images)
 
     def judge(
-        self, real: Float[Tensor, "batch 3 height width"], made: Float[Tensor, "batch 3 height width"]
+        self,
+        real: Float[Tensor, "batch inputs height width"],
+        made: Float[Tensor, "batch inputs height width"],
     ) -> tuple[
         Float[Tensor, "batch 1 patch_height patch_width"], Float[Tensor, "batch 1 patch_height patch_width"]
     ]:

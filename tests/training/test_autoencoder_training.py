@@ -13,7 +13,6 @@ from models.autoencoder import FrameAutoencoder, to_signed
 from models.discriminator import DiscriminatorSettings, PatchDiscriminator, hinge_loss
 from worldsim.presets import tiny
 from worldsim.training.autoencoder import (
-    AutoencoderNetworks,
     AutoencoderTrainer,
     AutoencoderTraining,
     autoencoder_loss,
@@ -43,7 +42,7 @@ def trainer_of(settings: AutoencoderTraining = SETTINGS, seed: int = 0) -> Autoe
         torch.manual_seed(seed)
         model = FrameAutoencoder.of(tiny().autoencoder)
         judge = PatchDiscriminator.of(settings.discriminator) if settings.adversarial_weight else None
-    return AutoencoderTrainer(AutoencoderNetworks(model, judge), settings, ALONE)
+    return AutoencoderTrainer(model, judge, settings, ALONE)
 
 
 def train(trainer: AutoencoderTrainer, folder: Path, loop: LoopSettings) -> dict[str, torch.Tensor]:
@@ -84,22 +83,22 @@ def test_both_networks_get_their_own_gradients() -> None:
     trainer = trainer_of()
     for step in range(4):
         trainer.take_step(FRAMES, step)
-    twin = copy.deepcopy(trainer.networks)
+    twin, judge = copy.deepcopy((trainer.model, trainer.adversary.discriminator))
     metrics = trainer.take_step(FRAMES, 4)
     generator = ALONE.generator(SETTINGS.seed, 4)
     truth = to_signed(FRAMES[torch.randint(8, (2,), generator=generator)])
-    loss, made = autoencoder_loss(twin.autoencoder, truth, SETTINGS, generator)
-    real_logits, made_logits = twin.discriminator.judge(truth, made)
-    adversarial, last = -made_logits.mean(), twin.autoencoder.tiny.decoder.layers[-1].weight
+    loss, made = autoencoder_loss(twin, truth, SETTINGS, generator)
+    real_logits, made_logits = judge.judge(truth, made)
+    adversarial, last = -made_logits.mean(), twin.tiny.decoder.layers[-1].weight
     pulls = [torch.autograd.grad(each, last, retain_graph=True)[0].norm() for each in (loss, adversarial)]
     factor = 0.5 * pulls[0] / pulls[1]
     torch.testing.assert_close(metrics["adversarial_factor"], factor, rtol=1e-3, atol=0)
     torch.testing.assert_close(metrics["adversarial"], adversarial.detach(), rtol=1e-3, atol=1e-5)
-    judges = list(twin.discriminator.parameters())
+    judges = list(judge.parameters())
     expected = torch.autograd.grad(hinge_loss(real_logits, made_logits), judges, retain_graph=True)
-    for parameter, gradient in zip(trainer.judges, expected, strict=True):
+    for parameter, gradient in zip(trainer.adversary.parameters, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
-    parameters = list(twin.autoencoder.parameters())
+    parameters = list(twin.parameters())
     (loss + factor.detach() * adversarial).backward(inputs=parameters)
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     for found, parameter in zip(trainer.parameters, parameters, strict=True):
@@ -109,7 +108,7 @@ def test_both_networks_get_their_own_gradients() -> None:
 def test_the_discriminator_is_listened_to_only_after_its_time() -> None:
     """Until then the autoencoder trains as without one, while the discriminator learns and every figure is logged."""
     alone, judged = trainer_of(replace(SETTINGS, adversarial_weight=0.0)), trainer_of()
-    before = [parameter.detach().clone() for parameter in judged.judges]
+    before = [parameter.detach().clone() for parameter in judged.adversary.parameters]
     for step in range(5):
         assert alone.take_step(FRAMES, step).keys() == {"loss", "psnr_db", "sharpness_ratio"}
         metrics = judged.take_step(FRAMES, step)
@@ -118,7 +117,7 @@ def test_the_discriminator_is_listened_to_only_after_its_time() -> None:
         pairs = list(zip(alone.parameters, judged.parameters, strict=True))
         assert all(torch.equal(*pair) for pair in pairs) == (step < 4)
         assert (float(metrics["adversarial_factor"]) > 0) == (step >= 4)
-    assert not any(torch.equal(*pair) for pair in zip(before, judged.judges, strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(before, judged.adversary.parameters, strict=True))
 
 
 def test_resumed_equals_straight_bit_for_bit(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_resumed_equals_straight_bit_for_bit(tmp_path: Path) -> None:
     resumed = train(trainer_of(seed=99), tmp_path / "resumed", half)
     assert resumed.keys() == straight.keys()
     assert [name for name in straight if not torch.equal(resumed[name], straight[name])] == []
-    assert any(name.startswith("module.discriminator.") and name.endswith("._u") for name in straight)
+    assert any(name.startswith("judge.") and name.endswith("._u") for name in straight)
     assert any(name.startswith("optimizer.1.") for name in straight)
 
 
@@ -147,9 +146,9 @@ def test_the_checkpoint_is_the_averaged_autoencoder_alone(tmp_path: Path) -> Non
     """The discriminator is a tool of training: it must neither ship nor leave a trace in the file."""
     trainer = trainer_of()
     state = train(trainer, tmp_path, SETTINGS.loop)
-    finish_autoencoder(trainer.networks, trainer.state, FRAMES, replace(SETTINGS, out=tmp_path), ALONE)
+    finish_autoencoder(trainer.model, trainer.state, FRAMES, replace(SETTINGS, out=tmp_path), ALONE)
     kept = load_file(tmp_path / "checkpoint" / "autoencoder" / "diffusion_pytorch_model.safetensors")
-    prefix = "average.autoencoder."
+    prefix = "average."
     averages = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     assert kept.keys() == averages.keys() | {"latent_mean", "latent_std"}
     assert all(torch.equal(kept[name], averages[name].bfloat16()) for name in averages)

@@ -11,10 +11,11 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from models.autoencoder import FrameAutoencoder, to_signed
-from models.discriminator import DiscriminatorSettings, PatchDiscriminator, adaptive_weight, hinge_loss
+from models.discriminator import DiscriminatorSettings, PatchDiscriminator
 from worldsim.episode import list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
+from worldsim.training.adversary import Adversary
 from worldsim.training.components import keep_component, start_weights
 from worldsim.training.data import own_share, sample_frames
 from worldsim.training.loop import LoopSettings, TrainingLoop
@@ -112,37 +113,32 @@ def picture_metrics(
     }
 
 
-class AutoencoderNetworks(nn.Module):
-    """What a training state holds; the discriminator is not part of the checkpoint."""
-
-    def __init__(self, autoencoder: FrameAutoencoder, discriminator: PatchDiscriminator | None) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
-        self.discriminator = discriminator
-
-
 class AutoencoderTrainer:
     """Takes steps of the autoencoder and of the discriminator that judges its frames."""
 
     def __init__(
         self,
-        networks: AutoencoderNetworks,
+        model: FrameAutoencoder,
+        discriminator: PatchDiscriminator | None,
         settings: AutoencoderTraining,
         processes: Processes,
     ) -> None:
-        self.networks, self.settings, self.processes = networks, settings, processes
-        networks.autoencoder.tiny.encoder.requires_grad_(not settings.freeze_encoder)
-        self.parameters = [p for p in networks.autoencoder.parameters() if p.requires_grad]
-        optimizers = [
-            torch.optim.AdamW(
-                self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        self.model, self.settings, self.processes = model, settings, processes
+        model.tiny.encoder.requires_grad_(not settings.freeze_encoder)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+        self.adversary: Adversary | None = None
+        if discriminator is not None:
+            self.adversary = Adversary(
+                discriminator,
+                settings.discriminator_learning_rate,
+                settings.adversarial_weight,
+                settings.adversarial_after,
+                processes,
             )
-        ]
-        if networks.discriminator is not None:
-            self.judges = list(networks.discriminator.parameters())
-            rate = settings.discriminator_learning_rate
-            optimizers.append(torch.optim.AdamW(self.judges, lr=rate, betas=(0.5, 0.9)))
-        self.state = TrainingState(networks, optimizers)
+        self.state = TrainingState(model, [self.optimizer], self.adversary)
 
     def take_step(self, frames: UInt8[Tensor, "frame height width 3"], step: int) -> dict[str, Tensor]:
         """One step of both networks on a draw of the frames, which depends on seed, step and process alone."""
@@ -150,77 +146,22 @@ class AutoencoderTrainer:
         generator = self.processes.generator(settings.seed, step)
         pick = torch.randint(len(frames), (settings.batch,), generator=generator, device=device)
         truth = to_signed(frames[pick]).contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            loss, made = autoencoder_loss(self.networks.autoencoder, truth, settings, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss, made = autoencoder_loss(self.model, truth, settings, generator)
         metrics = {"loss": loss.detach(), **picture_metrics(made, truth)}
         objective = loss
-        if self.networks.discriminator is not None:
-            term, judged = self._judge(self.networks.discriminator, loss, made, truth, step)
+        if self.adversary is not None:
+            last = self.model.tiny.decoder.layers[-1].weight
+            term, judged = self.adversary.judge(loss, made, truth, last, step)
             objective = loss + term
             metrics |= judged
-        self._update(self.state.optimizers[0], objective, self.parameters, clip=1.0)
-        self.state.average.update(self.networks, step)
+        self.optimizer.zero_grad()
+        objective.backward(inputs=self.parameters)
+        self.processes.average_gradients(self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.state.average.update(self.model, step)
         return metrics
-
-    def _judge(
-        self,
-        discriminator: PatchDiscriminator,
-        loss: Float[Tensor, ""],
-        made: Float[Tensor, "batch 3 height width"],
-        truth: Float[Tensor, "batch 3 height width"],
-        step: int,
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """A step of the discriminator, and a term whose gradient is the weighted adversarial loss's.
-
-        One pass serves both: cut off at the frames made, it gives the discriminator's loss, which goes no further
-        back, and the adversarial loss's gradient at these frames, which is all that the autoencoder needs of it.
-        """
-        shown = made.detach().requires_grad_()
-        with self._autocast():
-            real_logits, made_logits = discriminator.judge(truth, shown)
-        adversarial = -made_logits.mean()
-        term, weight = torch.zeros_like(adversarial), torch.zeros_like(adversarial)
-        if step >= self.settings.adversarial_after:
-            (pull,) = torch.autograd.grad(adversarial, shown, retain_graph=True)
-            weight = self.settings.adversarial_weight * self._balance(loss, made, pull)
-            term = weight * (made * pull).sum()
-        judging = hinge_loss(real_logits, made_logits)
-        self._update(self.state.optimizers[1], judging, self.judges)
-        return term, {
-            "adversarial": adversarial.detach(),
-            "adversarial_factor": weight,
-            "discriminator_loss": judging.detach(),
-        }
-
-    def _balance(
-        self,
-        loss: Float[Tensor, ""],
-        made: Float[Tensor, "batch 3 height width"],
-        pull: Float[Tensor, "batch 3 height width"],
-    ) -> Float[Tensor, ""]:
-        """The adaptive weight, from both gradients at the decoder's last convolution; each process has its own."""
-        last = self.networks.autoencoder.tiny.decoder.layers[-1].weight
-        (reconstruction,) = torch.autograd.grad(loss, last, retain_graph=True)
-        (adversarial,) = torch.autograd.grad(made, last, pull, retain_graph=True)
-        return adaptive_weight(reconstruction, adversarial)
-
-    def _update(
-        self,
-        optimizer: torch.optim.Optimizer,
-        loss: Float[Tensor, ""],
-        parameters: list[nn.Parameter],
-        clip: float | None = None,
-    ) -> None:
-        optimizer.zero_grad()
-        loss.backward(inputs=parameters)
-        self.processes.average_gradients(parameters)
-        if clip is not None:
-            nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-
-    def _autocast(self) -> torch.autocast:
-        device = self.processes.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 
 
 def train_autoencoder(settings: AutoencoderTraining) -> None:
@@ -231,10 +172,11 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
     model = FrameAutoencoder.of(preset(settings.preset).autoencoder)
     start_weights(model, "autoencoder", settings.warm_start)
     judge = PatchDiscriminator.of(settings.discriminator) if settings.adversarial_weight else None
-    networks = AutoencoderNetworks(model, judge)
-    networks.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    processes.same_start(networks)
-    trainer = AutoencoderTrainer(networks, settings, processes)
+    for network in (model, judge):
+        if network is not None:
+            network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            processes.same_start(network)
+    trainer = AutoencoderTrainer(model, judge, settings, processes)
     loop = TrainingLoop("autoencoder", settings.out, trainer.state, settings.loop, processes)
     share = settings.frames // processes.count
     frames = sample_frames(paths, share, settings.workers, processes.device, processes.main)
@@ -244,20 +186,19 @@ def train_autoencoder(settings: AutoencoderTraining) -> None:
             writer.add_image("truth_above_made", _preview(model, frames[:8]), step, dataformats="HWC")
 
     loop.train(partial(trainer.take_step, frames), preview)
-    finish_autoencoder(networks, trainer.state, frames, settings, processes)
+    finish_autoencoder(model, trainer.state, frames, settings, processes)
 
 
 @torch.no_grad()
 def finish_autoencoder(
-    networks: AutoencoderNetworks,
+    model: FrameAutoencoder,
     state: TrainingState,
     frames: UInt8[Tensor, "frame height width 3"],
     settings: AutoencoderTraining,
     processes: Processes,
 ) -> None:
     """Take the averaged weights, fit latent statistics on a sample of frames, and write the part."""
-    state.average.copy_to(networks)
-    model = networks.autoencoder
+    state.average.copy_to(model)
     if not settings.freeze_encoder:
         sample = frames[:: max(1, len(frames) // 2048)]
         model.fit_statistics(torch.cat([model.tiny.encoder(to_signed(chunk)) for chunk in sample.split(256)]))

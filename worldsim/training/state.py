@@ -1,4 +1,4 @@
-"""Everything that exact resume needs, in one safetensors file: weights, their average, optimisers, step."""
+"""Everything that exact resume needs, in one safetensors file: weights, their average, optimisers, judge, step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from worldsim.tensor_files import save_tensors
+from worldsim.training.adversary import Adversary
 from worldsim.training.sharding import is_sharded, own_part, split_like, whole
 
 FORMAT = "worldsim-training-1"
@@ -33,14 +34,22 @@ class WeightAverage:
 
 
 class TrainingState:
-    """A module in training with its average, optimisers and step count."""
+    """A module in training with its average, optimisers, the adversary that judges it if it has one, and step count."""
 
     def __init__(
-        self, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], decay: float = 0.999
+        self,
+        module: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        adversary: Adversary | None = None,
+        decay: float = 0.999,
     ) -> None:
         self.module = module
         self.average = WeightAverage(module, decay)
         self.optimizers = list(optimizers)
+        self.judge = nn.Module()
+        if adversary is not None:
+            self.judge = adversary.discriminator
+            self.optimizers.append(adversary.optimizer)
         self.step = 0
         self.minutes = 0.0
         """wall-clock minutes trained, all runs together"""
@@ -59,6 +68,7 @@ class TrainingState:
             return
         tensors: dict[str, Tensor] = {f"module.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.tensors.items()}
+        tensors |= {f"judge.{k}": v for k, v in self.judge.state_dict().items()}
         for i, optimizer in enumerate(self.optimizers):
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
@@ -85,6 +95,7 @@ class TrainingState:
                     for name, tensor in _part(tensors, "module.").items()
                 }
             )
+            self.judge.load_state_dict(_part(tensors, "judge."))
         except RuntimeError as error:
             raise ValueError(
                 f"{path} is of another model than the settings describe; use the settings it was made with, "

@@ -1,0 +1,86 @@
+"""The world model's adversary: what it judges, that it pulls, and that a training with it resumes exactly."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.flow import draw_sigmas
+from worldsim.training.loop import TrainingLoop
+from worldsim.training.self_rollout import SelfRolloutSettings
+
+ADVERSE = {"adversarial_weight": 0.5, "adversarial_after": 2}
+
+
+def test_it_judges_the_guess_from_the_least_noise(trainer_of, training_of) -> None:
+    """x_0 is guessed wrongly by sigma times the velocity's error, of the draw whose sigma is the lowest."""
+    trainer = trainer_of(training_of(draws=3))
+    batch = trainer.batches.draw(0, torch.Generator().manual_seed(0))
+    model = trainer.model
+    cache = model.encode_history(model.pack(batch.history), batch.history.sigma)
+    errors, guess = trainer._errors(cache, batch.coming, batch.actions, torch.Generator().manual_seed(1))
+    sigma = draw_sigmas(len(batch.coming), 3, trainer.settings.shift, torch.Generator().manual_seed(1))
+    assert torch.equal(sigma.argmin(1), torch.zeros(len(sigma), dtype=torch.int64))
+    missed = (guess - batch.coming).square().flatten(1).mean(1)
+    torch.testing.assert_close(missed, sigma[:, 0] ** 2 * errors[:, 0], rtol=1e-3, atol=1e-6)
+
+
+def test_its_pull_makes_guesses_that_it_takes_for_true(trainer_of, training_of) -> None:
+    """Against the same training without it: the same until it is listened to, from then on its judgement counts."""
+    plain = training_of(own_frames=SelfRolloutSettings(after_steps=10**6, length=6))
+    alone, judged = trainer_of(plain), trainer_of(replace(plain, **ADVERSE))
+    for step in range(3):
+        assert not alone.take_step(step).keys() & {"adversarial", "discriminator_loss"}
+        metrics = judged.take_step(step)
+        pairs = zip(alone.parameters, judged.parameters, strict=True)
+        assert all(torch.equal(*pair) for pair in pairs) == (step < 2)
+        assert (float(metrics["adversarial_factor"]) > 0) == (step >= 2)
+    assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_the_term_is_the_weighted_adversarial_loss(trainer_of, training_of) -> None:
+    """Brute force: the gradient of the term is that of −logits, times weight and the two pulls' ratio at the last layer."""
+    trainer = trainer_of(training_of(**ADVERSE))
+    last, adversary = trainer.model.last_weight, trainer.adversary
+    batch = trainer.batches.draw(0, torch.Generator().manual_seed(0))
+    cache = trainer.model.encode_history(trainer.model.pack(batch.history), batch.history.sigma)
+    errors, guess = trainer._errors(cache, batch.coming, batch.actions, torch.Generator().manual_seed(1))
+    loss, made, truth = errors.mean(), guess.flatten(0, 1), batch.coming.flatten(0, 1)
+    adversary.discriminator.eval()  # without power iterations both passes meet the same weights
+    expected = -adversary.discriminator(made).mean()
+    pulls = [torch.autograd.grad(each, last, retain_graph=True)[0] for each in (loss, expected)]
+    term, _ = adversary.judge(loss, made, truth, last, step=2)
+    (found,) = torch.autograd.grad(term, last)
+    torch.testing.assert_close(
+        found, 0.5 * pulls[1] * pulls[0].norm() / pulls[1].norm(), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_resumed_equals_straight_bit_for_bit(trainer_of, training_of, tmp_path: Path) -> None:
+    """Both networks and both their optimisers go on as if nothing had happened; the average is the model's alone."""
+    settings = training_of(**ADVERSE)
+
+    def train(name: str, minutes: float | None, seed: int = 0) -> dict[str, torch.Tensor]:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            trainer = trainer_of(settings, seed=seed)
+        loop = replace(settings.loop, steps=24, max_minutes=minutes)  # a limit stops at the first log line
+        training = TrainingLoop("model", tmp_path / name, trainer.state, loop, trainer.processes)
+        training.train(trainer.take_step)
+        return load_file(training.path)
+
+    straight = train("straight", None)
+    train("resumed", 1e-9)
+    resumed = train("resumed", None, seed=99)
+    assert resumed.keys() == straight.keys()
+    assert [name for name in straight if not torch.equal(resumed[name], straight[name])] == []
+    assert any(name.startswith("judge.") for name in straight)
+    assert not any("judge" in name for name in straight if name.startswith("average."))
+
+
+def test_split_weights_are_refused(training_of) -> None:
+    """Pulls are weighed at the whole last layer, which no process of a sharded training has."""
+    with pytest.raises(ValueError, match="leave out --shard or --adversarial-weight"):
+        training_of(shard=True, adversarial_weight=0.1)
