@@ -27,8 +27,8 @@ def test_it_judges_the_guess_from_the_least_noise(trainer_of, training_of) -> No
     torch.testing.assert_close(missed, sigma[:, 0] ** 2 * errors[:, 0], rtol=1e-3, atol=1e-6)
 
 
-def test_its_pull_makes_guesses_that_it_takes_for_true(trainer_of, training_of) -> None:
-    """Against the same training without it: the same until it is listened to, from then on its judgement counts."""
+def test_it_is_listened_to_only_after_its_time(trainer_of, training_of) -> None:
+    """Until then the model trains as without one; from then on its judgement counts."""
     plain = training_of(own_frames=SelfRolloutSettings(after_steps=10**6, length=6))
     alone, judged = trainer_of(plain), trainer_of(replace(plain, **ADVERSE))
     for step in range(3):
