@@ -12,9 +12,6 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-ADAPTIVE_WEIGHT_CEILING = 1e4
-"""As in VQGAN's code: a discriminator whose gradient vanishes must not make the weight explode."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorSettings:
@@ -86,11 +83,3 @@ def hinge_loss(
 ) -> Float[Tensor, ""]:
     """The discriminator's loss (Lim and Ye 2017): 2 when it cannot tell, 0 when it is sure of every patch."""
     return functional.relu(1 - real_logits).mean() + functional.relu(1 + made_logits).mean()
-
-
-def adaptive_weight(
-    reconstruction_gradient: Float[Tensor, "*shape"], adversarial_gradient: Float[Tensor, "*shape"]
-) -> Float[Tensor, ""]:
-    """Weight that makes both pull equally hard on the decoder's last layer (VQGAN, Esser et al. 2021, eq. 7)."""
-    ratio = reconstruction_gradient.norm() / (adversarial_gradient.norm() + 1e-6)
-    return ratio.clamp(max=ADAPTIVE_WEIGHT_CEILING).detach()

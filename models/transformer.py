@@ -209,11 +209,6 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         """
         return self.denoise_draws(noisy[:, None], sigma[:, None], actions, cache)[:, 0]
 
-    @property
-    def last_weight(self) -> Tensor:
-        """Of the layer that velocities come out of."""
-        return self.final.weight if self.refiner is None else self.refiner.leave.weight
-
     def denoise_draws(
         self,
         noisy: Float[Tensor, "batch draw section channel height width"],

@@ -6,7 +6,6 @@ import torch
 from models.discriminator import (
     DiscriminatorSettings,
     PatchDiscriminator,
-    adaptive_weight,
     hinge_loss,
 )
 
@@ -88,10 +87,3 @@ def test_hinge_loss_by_hand() -> None:
     """Patches beyond the margin cost nothing: (0 + 1.5)/2 and (0.5 + 3)/2."""
     loss = hinge_loss(torch.tensor([2.0, -0.5]), torch.tensor([-0.5, 2.0]))
     assert float(loss) == pytest.approx(0.75 + 1.75)
-
-
-def test_adaptive_weight_by_hand() -> None:
-    """The ratio of the norms, and a ceiling where the adversarial gradient vanishes."""
-    gradient = torch.tensor([[3.0, 4.0]])
-    assert float(adaptive_weight(gradient, torch.tensor([[0.0, 2.0]]))) == pytest.approx(2.5)
-    assert float(adaptive_weight(gradient, torch.zeros(1, 2))) == pytest.approx(1e4)

@@ -13,6 +13,7 @@ from worldsim.training.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
+ADVERSE = {"adversarial_weight": 0.05, "adversarial_after": 2}
 
 TWO_PROCESSES = """
 import sys
@@ -68,7 +69,8 @@ out, processes = Path(sys.argv[1]), Processes.join("cpu")
 
 
 def train(name, sharded, stop=None):
-    settings, episodes = tiny_training(batch=4), make_episodes(seed=processes.rank)
+    settings, episodes = tiny_training(batch=4, **{adverse!r}), make_episodes(seed=processes.rank)
+    torch.manual_seed(0)  # the judge's first weights
     trainer = make_trainer(settings, episodes, processes, sharded=sharded)
     parts = [isinstance(each, DTensor) for each in trainer.model.parameters()]
     assert all(parts) if sharded else not any(parts)
@@ -103,12 +105,12 @@ processes.leave()
 
 
 def test_split_weights_train_the_same_model(tmp_path: Path) -> None:
-    """FSDP2 against gradients that are averaged: own frames, weights, averages and optimisers must come out alike.
+    """FSDP2 against gradients that are averaged: own frames, weights, averages, optimisers, judge must come out alike.
 
     Also where it is stopped and goes on, and in the checkpoint, which holds whole weights.
     """
     script = tmp_path / "script.py"
-    script.write_text(SHARDED.format(root=str(ROOT), here=str(Path(__file__).parent)))
+    script.write_text(SHARDED.format(root=str(ROOT), here=str(Path(__file__).parent), adverse=ADVERSE))
     done = torchrun(script, str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     split, whole, resumed = (

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from models.discriminator import PatchDiscriminator, hinge_loss
 from worldsim.training.processes import Processes
 
 
@@ -19,22 +19,22 @@ class Adversary:
         after: int,
         processes: Processes,
     ) -> None:
-        """It pulls with `weight` times the other losses' strength, from step `after` on."""
+        """It pulls with `weight`, from step `after` on.
+
+        The weight is fixed: VQGAN's (Esser et al. 2021, equation 7), a share of the reconstruction's gradient, falls
+        with that gradient to nothing where a training cools down, and squared error wins (docs/training_log.md, 22).
+        """
         self.discriminator, self.weight, self.after, self.processes = discriminator, weight, after, processes
         self.parameters = list(discriminator.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, betas=(0.5, 0.9))
 
     def judge(
         self,
-        loss: Float[Tensor, ""],
         made: Float[Tensor, "batch channel height width"],
         truth: Float[Tensor, "batch channel height width"],
-        last: Tensor,
         step: int,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """A step of the discriminator, and a term whose gradient is the weighted adversarial loss's.
-
-        `last` are the weights of the layer that `made` comes out of: there its pull is weighed against that of `loss`.
 
         One pass serves both: cut off at the images made, it gives the discriminator's loss, which goes no further
         back, and the adversarial loss's gradient at these images, which is all that their maker needs of it.
@@ -44,30 +44,13 @@ class Adversary:
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             real_logits, made_logits = self.discriminator.judge(truth, shown)
         adversarial = -made_logits.mean()
-        term, factor = torch.zeros_like(adversarial), torch.zeros_like(adversarial)
+        term = torch.zeros_like(adversarial)
         if step >= self.after:
             (pull,) = torch.autograd.grad(adversarial, shown, retain_graph=True)
-            factor = self.weight * _balance(loss, made, pull, last)
-            term = factor * (made * pull).sum()
+            term = self.weight * (made * pull).sum()
         judging = hinge_loss(real_logits, made_logits)
         self.optimizer.zero_grad()
         judging.backward(inputs=self.parameters)
         self.processes.average_gradients(self.parameters)
         self.optimizer.step()
-        return term, {
-            "adversarial": adversarial.detach(),
-            "adversarial_factor": factor,
-            "discriminator_loss": judging.detach(),
-        }
-
-
-def _balance(
-    loss: Float[Tensor, ""],
-    made: Float[Tensor, "batch channel height width"],
-    pull: Float[Tensor, "batch channel height width"],
-    last: Tensor,
-) -> Float[Tensor, ""]:
-    """The adaptive weight, from both gradients at the last layer; each process has its own."""
-    (other,) = torch.autograd.grad(loss, last, retain_graph=True)
-    (adversarial,) = torch.autograd.grad(made, last, pull, retain_graph=True)
-    return adaptive_weight(other, adversarial)
+        return term, {"adversarial": adversarial.detach(), "discriminator_loss": judging.detach()}

@@ -50,9 +50,9 @@ class AutoencoderTraining:
     """weight of the differences between neighbouring pixels: sharpness"""
     half_scale_weight: float = 0.1
     """weight of decoding half-size latents to half-size frames (EQ-VAE, Kouzelis et al. 2025): smoother latents"""
-    adversarial_weight: float = 0.1
-    """how hard the discriminator pulls on the decoder's last layer, as a share of all other losses' pull: texture that
-    looks real although no latent tells it exactly; 0 trains without a discriminator"""
+    adversarial_weight: float = 0.02
+    """weight of the adversarial loss, the others' about 1: texture that looks real although no latent tells it exactly;
+    0 trains without a discriminator"""
     adversarial_after: int = 500
     """steps until the discriminator, which trains from the beginning, is listened to"""
     discriminator_learning_rate: float = 2e-4
@@ -151,8 +151,7 @@ class AutoencoderTrainer:
         metrics = {"loss": loss.detach(), **picture_metrics(made, truth)}
         objective = loss
         if self.adversary is not None:
-            last = self.model.tiny.decoder.layers[-1].weight
-            term, judged = self.adversary.judge(loss, made, truth, last, step)
+            term, judged = self.adversary.judge(made, truth, step)
             objective = loss + term
             metrics |= judged
         self.optimizer.zero_grad()

@@ -49,9 +49,9 @@ class ModelTraining:
     weight_decay: float = 0.05
     """of the matrices that Muon trains"""
     adversarial_weight: float = 0.0
-    """how hard a discriminator of latents pulls, as a share of the other losses' pull: what a little noise leaves to be
-    guessed then looks like a true frame even where no true one is known, and worlds of the model's own stay sharp
-    (adversarial diffusion distillation, Sauer et al. 2023). 0 trains without"""
+    """weight of the loss of a discriminator of latents beside the flow's: what a little noise leaves to be guessed then
+    looks like a true frame even where no true one is known, and worlds of the model's own stay sharp (adversarial
+    diffusion distillation, Sauer et al. 2023). 0 trains without"""
     adversarial_after: int = 200
     """steps until the discriminator, which trains from the beginning, is listened to"""
     discriminator_learning_rate: float = 1e-3
@@ -96,9 +96,5 @@ class ModelTraining:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch", "draws", "workers", "codes")
         check_at_least(self, 0, "validation_episodes", "adversarial_weight", "adversarial_after")
-        if self.shard and self.adversarial_weight:
-            raise ValueError(
-                "an adversary weighs its pull at whole weights: leave out --shard or --adversarial-weight"
-            )
         if self.shift <= 0:
             raise ValueError(f"shift {self.shift} is not above 0")

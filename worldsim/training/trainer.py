@@ -69,8 +69,7 @@ class ModelTrainer:
             loss = (errors.mean(1) * batch.weights).sum() / batch.weights.sum().clamp(min=1)
         objective, judged = loss, dict[str, Tensor]()
         if self.adversary is not None:
-            truth, last = batch.coming.flatten(0, 1), self.model.last_weight
-            term, judged = self.adversary.judge(loss, guess.flatten(0, 1), truth, last, step)
+            term, judged = self.adversary.judge(guess.flatten(0, 1), batch.coming.flatten(0, 1), step)
             objective = loss + term
         for optimizer in self.optimizers:
             optimizer.zero_grad()
