@@ -81,6 +81,11 @@ COMMANDS = (
         "fourth: the transformer that makes the frames",
     ),
     Command(
+        ("average",),
+        "worldsim.averaging:average_checkpoints",
+        "one transformer out of several trainings', by the mean of their weights",
+    ),
+    Command(
         ("schedule",),
         "worldsim.schedule_page:show_schedule",
         "what a FramePack schedule makes of every history frame",

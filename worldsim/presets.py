@@ -24,7 +24,7 @@ class Preset:
         )
     )
     odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
-    flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=1.0, layout_noise=0.25))
+    flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=0.75, layout_noise=0.25))
     recall: RecallSettings = field(default_factory=RecallSettings)
 
     @property
