@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 from tqdm import tqdm
 
 from retrieval.motion import offset_from
@@ -84,7 +83,7 @@ def run_recall(settings: RecallEvaluation) -> dict:
                 scored[f"heading {heading:g}, position {position:g}"] = steps.scores(tried)["hybrid"]
         for name, scores in scored.items():
             hits.setdefault(name, []).append(steps.hits(scores, models.recall.gap_frames))
-        for lag, errors in odometer_errors(encoded, steps.true_poses).items():
+        for lag, errors in odometer_errors(steps).items():
             apart[lag].append(errors)
         for name, errors in offset_errors(steps, encoded).items():
             offsets[name].append(errors)
@@ -130,12 +129,10 @@ def episodes_steps(
             )
 
 
-def odometer_errors(
-    encoded: EncodedEpisode, true_poses: Float[Tensor, "time 3"]
-) -> dict[int, Float[np.ndarray, " _"]]:
-    """Distance between estimated and true places, both seen from a frame `lag` steps before."""
-    true = offset_from(true_poses, true_poses[:1])
-    off = encoded.poses[:, :2] - true
+def odometer_errors(steps: Steps) -> dict[int, Float[np.ndarray, " _"]]:
+    """Distance between estimated and true places, both seen from a frame `lag` steps before, as last settled."""
+    true = offset_from(steps.true_poses, steps.true_poses[:1])
+    off = steps.poses[-1, :, :2] - true
     return {lag: (off[lag:] - off[:-lag]).norm(dim=1).cpu().numpy() for lag in LAGS if len(off) > lag}
 
 
@@ -143,7 +140,7 @@ def odometer_errors(
 def offset_errors(steps: Steps, encoded: EncodedEpisode) -> dict[str, Float[np.ndarray, " step"]]:
     """How far the frame that shows each step's view best is from where it is told to be, in the newest frame's axes.
 
-    Told by the odometer's poses alone, and registered with the newest frame.
+    Told by the places that memory has, and registered with the newest frame.
     """
     newest = torch.tensor(steps.times, device=steps.keys.device) - 1
     scores = steps.scores(steps.models.recall)["oracle"].masked_fill(~steps.shows, -torch.inf)
@@ -151,7 +148,8 @@ def offset_errors(steps: Steps, encoded: EncodedEpisode) -> dict[str, Float[np.n
         torch.arange(scores.shape[1], device=newest.device) >= newest[:, None], -torch.inf
     )
     shown = best.argmax(1)
-    here, there = encoded.poses[newest], encoded.poses[shown][:, None]
+    rows = torch.arange(len(newest), device=newest.device)
+    here, there = steps.poses[rows, newest], steps.poses[rows, shown][:, None]
     registered = steps.models.odometer.registered(
         encoded.latents[newest], here, encoded.latents[shown][:, None], there
     )
@@ -186,7 +184,8 @@ def recall_page(summary: dict) -> str:
         "recalled frame shows the coming view by true pose; best: the best-scored one does; precision: share that do. "
         "Hybrid with the checkpoint's weights, then with others. Intervals: 95 %, bootstrap over maps.",
         markdown_table(("score", "hit", "best", "precision"), rows),
-        "How far estimated places are off after so many steps, in map units (quartiles); places not settled.",
+        "How far estimated places are off after so many steps, in map units (quartiles); "
+        "as they have settled by an episode's last step.",
         markdown_table(("steps", "25 %", "median", "75 %"), apart),
         "How far the frame that shows the view best is from where the model is told it is, in map units (quartiles).",
         markdown_table(

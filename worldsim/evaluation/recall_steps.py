@@ -1,6 +1,6 @@
 """Steps of recorded episodes as memory sees them after true history, and what each memory mode would recall there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from retrieval.pose_graph import SETTLE_EVERY, settled
 from retrieval.spread import spread
+from retrieval.whereabouts import Followed
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut
 from worldsim.recall import PLACE, RecallSettings, make_queries, score_all, score_places
@@ -17,11 +19,12 @@ from worldsim.training.moments import Moments, recent_actions, recent_latents
 
 @dataclass(frozen=True)
 class Steps:
-    """Some steps of one episode, and all its frames as memory knows them after true history, before places settle."""
+    """Some steps of one episode, and all its frames as memory knows them at each step, after true history."""
 
     models: WorldModels
     keys: Float[Tensor, "time dim"]
-    poses: Float[Tensor, "time 3"]
+    poses: Float[Tensor, "step time 3"]
+    """as they have settled by then; of later frames as they were filtered"""
     expected: Float[Tensor, "step 3"]
     true_poses: Float[Tensor, "time 3"]
     queries: Float[Tensor, "step dim"]
@@ -34,7 +37,7 @@ class Steps:
         count = (len(self.times), -1, -1)
         times = torch.tensor(self.times, device=self.keys.device)
         ages = times[:, None] - torch.arange(len(self.keys), device=self.keys.device)
-        keys, poses = self.keys.expand(count), self.poses.expand(count)
+        keys, poses = self.keys.expand(count), self.poses
         bare = replace(settings, time_weight=0.0, heading_weight=0.0, position_weight=0.0)
         given = (keys, self.queries, ages, poses, self.expected)
         chance = torch.rand(ages.shape, generator=torch.Generator().manual_seed(self.times[0]))
@@ -88,10 +91,31 @@ def steps_of(
     recent, present = recent_latents(encoded.latents[None], moments, reach)
     pressed = recent_actions(actions, moments, reach, section)
     shows = torch.from_numpy(np.stack([found[time][:count] for time in times]))
+    poses, expected = settled_at(encoded.followed, times)
     return Steps(
         models=models, keys=models.descriptor.keys(encoded.latents.to(models.dtype)).float(),
-        poses=encoded.poses, expected=encoded.expected[moments.time],
+        poses=poses, expected=expected,
         true_poses=torch.from_numpy(held_out.poses[episode][:count, [0, 1, 3]]).to(models.device),
         queries=make_queries(models.descriptor, recent.to(models.dtype), present, pressed, section),
         times=times, shows=shows.to(models.device),
     )  # fmt: skip
+
+
+def settled_at(
+    followed: Followed, times: Sequence[int]
+) -> tuple[Float[Tensor, "step time 3"], Float[Tensor, "step 3"]]:
+    """Where memory takes all frames to lie at each of these steps, and what it then expects of the coming one.
+
+    Places have settled by the last frame that is a multiple of `SETTLE_EVERY`; what came later has moved along.
+    """
+    poses = followed.poses.repeat(len(times), 1, 1)
+    expected = followed.expected[0, list(times)]
+    for each, coming, time in zip(poses, expected, times, strict=True):
+        known = time - time % SETTLE_EVERY
+        if followed.variances[:, :known].isfinite().any():
+            first, found = settled(followed.part(0, known))
+            shift = found[0, -1, :2] - each[known - 1, :2]
+            each[first:known] = found[0]
+            each[known:, :2] += shift
+            coming[:2] += shift
+    return poses, expected
