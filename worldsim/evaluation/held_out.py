@@ -30,16 +30,6 @@ class EncodedEpisode:
     followed: Followed
     """the odometer's account of them, a batch of one, from the first frame's place"""
 
-    @property
-    def poses(self) -> Float[Tensor, "time 3"]:
-        """x, y and heading in degrees as estimated."""
-        return self.followed.poses[0]
-
-    @property
-    def expected(self) -> Float[Tensor, "time 3"]:
-        """The same before each frame was seen."""
-        return self.followed.expected[0]
-
 
 class HeldOut:
     """All episodes of a folder. Frames stay on disk; the rest is small and kept."""

@@ -24,7 +24,7 @@ class Steps:
     models: WorldModels
     keys: Float[Tensor, "time dim"]
     poses: Float[Tensor, "step time 3"]
-    """as they have settled by then; of later frames as they were filtered"""
+    """as they have settled by then; those of later frames have moved along"""
     expected: Float[Tensor, "step 3"]
     true_poses: Float[Tensor, "time 3"]
     queries: Float[Tensor, "step dim"]
