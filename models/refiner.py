@@ -47,8 +47,11 @@ class Refiner(nn.Module):
         noisy: Float[Tensor, "batch channel height width"],
         newest: Float[Tensor, "batch channel height width"],
         condition: Float[Tensor, "batch condition_width"],
+        told: Float[Tensor, "batch channels height width"] | None = None,
     ) -> Float[Tensor, "batch channel height width"]:
+        """`told` is what warped views say of the cells."""
         x = self.enter(torch.cat((velocity, noisy, newest), 1))
+        x = x if told is None else x + told
         for block in self.blocks:
             x = block(x, condition)
         return velocity + self.leave(functional.silu(x))

@@ -26,6 +26,7 @@ from models.refiner import Refiner
 from models.rotary import Phases, pooled_phases
 from models.schedule import PACKED, Schedule
 from models.viewpoint import MoveEmbedding, relative_poses
+from models.warped_views import WarpedCells, WarpedViews
 from models.world_phases import WorldPhases
 
 SIGMA_FEATURES = 128
@@ -57,6 +58,9 @@ class TransformerSettings:
     """tell the model where each frame was seen from"""
     view_deg: float = 90.0
     """how wide the view is"""
+    warped_channels: int = 24
+    """channels of what the newest and the recalled frames tell once they are warped to the coming frame's place; 0 leaves
+    it out"""
     codes: int = 0
     """codes of a discretised history, where the schedule says +D; 0 otherwise"""
     attention: Attention = "once"
@@ -88,6 +92,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         view_deg: float = 90.0,
         codes: int = 0,
         attention: Attention = "once",
+        warped_channels: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= world_heads < heads:
@@ -124,6 +129,11 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         self.moves = MoveEmbedding(width) if told_moves else None
         # Of a planned end itself, which is made before what leads there.
         self.gap = nn.Linear(AGE_FEATURES, width) if self.schedule.last else None
+        self.warped = (
+            WarpedViews(latent_channels, warped_channels, width, view_deg) if warped_channels else None
+        )
+        both = warped_channels and refiner_channels
+        self.warped_cells = WarpedCells(warped_channels, refiner_channels) if both else None
         self.world_phases = (
             WorldPhases(self.schedule, latent_height, latent_width, head_dim, view_deg)
             if world_heads
@@ -164,9 +174,10 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         if self.gap is not None:
             told = self.gap(age_features(history.gap[:, None]).to(self.dtype))
             steer = told.expand(-1, self.schedule.section, -1) if steer is None else steer + told
+        warped = None if self.warped is None else self.warped(history)
         return Pack(
             tokens=tokens, present=present, phases=phases, newest=neighbour.latents[:, 0],
-            section_phases=section_phases, steer=steer, times=times,
+            section_phases=section_phases, steer=steer, times=times, warped=warped,
         )  # fmt: skip
 
     def _phases(self, history: History) -> tuple[Phases, Phases]:
@@ -193,7 +204,8 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         keys, values = self.blocks.history(history, pack.present, pack.times)
         return HistoryCache(
             keys=keys, values=values, present=pack.present, sigma=sigma, newest=pack.newest,
-            section_phases=pack.section_phases, steer=pack.steer, tokens=None if keys else history,
+            section_phases=pack.section_phases, steer=pack.steer, warped=pack.warped,
+            tokens=None if keys else history,
         )  # fmt: skip
 
     def denoise(
@@ -219,11 +231,12 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         """`denoise` for several noise draws of the same section: all look at one history, none at another draw."""
         draws = noisy.shape[1]
         condition = self._condition(sigma, cache, actions)
-        section = Tokens(
-            x=self.patchify(noisy.flatten(1, 2)),
-            modulation=self._modulate(condition),
-            phases=cache.section_phases,
-        )
+        x, cells = self.patchify(noisy.flatten(1, 2)), None
+        if self.warped is not None and cache.warped is not None:
+            x = x + self.warped.of_tokens(cache.warped).repeat(1, draws, 1, 1)
+            if self.warped_cells is not None:
+                cells = self.warped_cells(cache.warped).repeat(1, draws, 1, 1, 1).flatten(0, 1)
+        section = Tokens(x=x, modulation=self._modulate(condition), phases=cache.section_phases)
         x = self.blocks.section(section, cache, draws)
         shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
         x = functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
@@ -231,7 +244,7 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         if self.refiner is not None:
             newest = cache.newest[:, None].expand_as(velocity).flatten(0, 1)
             steered = functional.silu(condition).flatten(0, 1)
-            flat = self.refiner(velocity.flatten(0, 1), noisy.flatten(0, 2), newest, steered)
+            flat = self.refiner(velocity.flatten(0, 1), noisy.flatten(0, 2), newest, steered, cells)
             velocity = flat.view_as(velocity)
         return velocity.unflatten(1, noisy.shape[1:3])
 

@@ -52,6 +52,7 @@ def tiny() -> Preset:
             action_width=8,
             refiner_channels=8,
             world_heads=1,
+            warped_channels=4,
         ),
         descriptor=LearnedDescriptorSettings(
             channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8, head_channels=4, dim=16

@@ -64,6 +64,7 @@ def one_pass(
     pack, section, window = model.pack(history), noisy.shape[1], model.config.action_window
     own = torch.cat([patch.flatten(2).transpose(1, 2) for patch in model.patchify.proj(
         noisy.transpose(1, 2)).split(1, 2)], 1)  # fmt: skip
+    own = own + model.warped.of_tokens(pack.warped).flatten(1, 2)
     per_frame = own.shape[1] // section
     context = pack.tokens.shape[1]
     past = model.history_sigma_mlp(sigma_features(history.sigma))
@@ -97,7 +98,10 @@ def one_pass(
     coarse = torch.einsum("bfyxcij->bfcyixj", values).flatten(5, 6).flatten(3, 4)
     newest = history.recent[:, -1]
     steered = [functional.silu(vector) for vector in conditions[1:]]
-    frames = [model.refiner(coarse[:, i], noisy[:, i], newest, steered[i]) for i in range(section)]
+    cells = model.warped_cells(pack.warped)
+    frames = [
+        model.refiner(coarse[:, i], noisy[:, i], newest, steered[i], cells[:, i]) for i in range(section)
+    ]
     return torch.stack(frames, 1)
 
 

@@ -1,0 +1,135 @@
+"""Past views as they would look from where the coming frame will be seen: swept through planes of several depths.
+
+Headings are known exactly and places nearly, so what is missing to redraw an old view is depth alone. Every past view is
+therefore warped once for each of a few depths (plane sweep, Collins 1996; as feature volumes, Yao et al. 2018, MVSNet,
+section 3.2), and convolutions on the latents' own grid learn which of them fits where, and which view shows a cell best.
+Attention finds what is remembered, but its tokens are four cells large; this tells where in the cell it belongs.
+"""
+
+from math import radians, tan
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.history import History
+from models.viewpoint import MOVE_FEATURES, move_features, relative_poses
+
+INVERSE_DEPTHS = (0.0, 1 / 512, 1 / 256, 1 / 160, 1 / 96, 1 / 56)
+"""of the planes, in map units: a move of 50 units shifts a view's middle by 1.5 cells or less between two of them"""
+BEHIND = 0.05
+"""a point is seen if it lies ahead by this share of its depth or more"""
+
+
+def sweep(
+    views: Float[Tensor, "view channel height width"],
+    relative: Float[Tensor, "view 3"],
+    view_deg: float,
+) -> Float[Tensor, "view depth channel height width"]:
+    """Every view from the coming frame's place, once for each of `INVERSE_DEPTHS`; zero where it did not look.
+
+    `relative` is where each was seen from as `relative_poses` tells it: forward, left, turned left by so many degrees.
+    Pixels are square, `view_deg` is the width.
+    """
+    height, width = views.shape[2:]
+    device, half = views.device, tan(radians(view_deg) / 2)
+    inverse = torch.tensor(INVERSE_DEPTHS, device=device)[:, None, None]
+    across = ((2 * torch.arange(width, device=device) + 1) / width - 1) * half
+    down = ((2 * torch.arange(height, device=device) + 1) / height - 1)[:, None] * half * height / width
+    forward, left = (relative[:, i, None, None, None] for i in (0, 1))
+    turn = torch.deg2rad(relative[:, 2, None, None, None])
+    # The point (1, −across, −down) / inverse of the coming frame's axes forward, left, up, times its inverse depth:
+    # from a viewpoint that lies elsewhere, then along that view's axes.
+    ahead, aside = 1 - forward * inverse, -across - left * inverse
+    depth = ahead * turn.cos() + aside * turn.sin()
+    right = ahead * turn.sin() - aside * turn.cos()
+    seen = depth > BEHIND
+    safe = torch.where(seen, depth, 1.0)
+    column = torch.where(seen, right / safe / half, 9.0).expand(-1, -1, height, -1)
+    row = down / safe * (width / height) / half
+    grid = torch.stack((column, row), -1).flatten(0, 1)
+    repeated = views.repeat_interleave(len(INVERSE_DEPTHS), 0)
+    warped = functional.grid_sample(repeated, grid, padding_mode="zeros", align_corners=False)
+    return warped.unflatten(0, (len(views), -1))
+
+
+class WarpedViews(nn.Module):
+    """What swept past views say of every cell of a section's frames; its tokens begin as zeros, to join a trained model."""
+
+    def __init__(self, channels: int, hidden: int, width: int, view_deg: float) -> None:
+        super().__init__()
+        self.view_deg = view_deg
+        self.enter = nn.Conv2d(len(INVERSE_DEPTHS) * (channels + 1), hidden, 3, padding=1)
+        self.moved = nn.Linear(MOVE_FEATURES, hidden)
+        self.newest = nn.Parameter(torch.zeros(hidden))
+        self.each, self.fused = (
+            nn.Sequential(
+                nn.SiLU(),
+                nn.Conv2d(hidden, hidden, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(hidden, hidden, 3, padding=1),
+            )
+            for _ in range(2)
+        )
+        self.choice = nn.Conv2d(hidden, 1, 1)
+        self.tokens = nn.Linear(4 * hidden, width)
+        nn.init.zeros_(self.tokens.weight)
+        nn.init.zeros_(self.tokens.bias)
+
+    def forward(self, history: History) -> Float[Tensor, "batch section hidden height width"]:
+        """Features of each frame of the section, from the frame next to it and from the recalled ones."""
+        near, recalled = history.neighbour, history.recalled
+        views, present, poses = (
+            torch.cat((getattr(near, name), getattr(recalled, name)), 1)
+            for name in ("latents", "present", "poses")
+        )
+        frames = [self._one(views, present, poses, origin) for origin in history.section_poses.unbind(1)]
+        return torch.stack(frames, 1)
+
+    def _one(
+        self,
+        views: Float[Tensor, "batch view channel height width"],
+        present: Bool[Tensor, "batch view"],
+        poses: Float[Tensor, "batch view 3"],
+        origin: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch hidden height width"]:
+        number, count = self.enter.weight.dtype, views.shape[1]
+        relative = torch.where(present[..., None], relative_poses(poses, origin), 0.0)
+        here = present[:, :, None, None, None].float()
+        marked = torch.cat((views.float() * here, here.expand(-1, -1, 1, *views.shape[3:])), 2)
+        # In float32: bfloat16 tells directions to a few hundredths of a cell only.
+        with torch.autocast(views.device.type, enabled=False):
+            swept = sweep(marked.flatten(0, 1), relative.flatten(0, 1).float(), self.view_deg)
+        moved = self.moved(move_features(relative).to(number))
+        moved = torch.cat((moved[:, :1] + self.newest, moved[:, 1:]), 1)
+        x = self.enter(swept.flatten(1, 2).to(number)) + moved.flatten(0, 1)[:, :, None, None]
+        x = (x + self.each(x)).unflatten(0, (-1, count))
+        logits = self.choice(x.flatten(0, 1)).unflatten(0, (-1, count)).float()
+        logits = logits.masked_fill(~present[:, :, None, None, None], -1e4)
+        x = (x * logits.softmax(1).to(x.dtype)).sum(1)
+        return functional.silu(x + self.fused(x))
+
+    def of_tokens(
+        self, features: Float[Tensor, "batch section hidden height width"]
+    ) -> Float[Tensor, "batch section token token_width"]:
+        """To be added to the section's k1 tokens, in their order; a side of odd length is padded with its far edge."""
+        height, width = features.shape[3:]
+        padded = functional.pad(features.flatten(0, 1), (0, width % 2, 0, height % 2), mode="replicate")
+        patches = functional.pixel_unshuffle(padded, 2).flatten(2).transpose(1, 2)
+        return self.tokens(patches).unflatten(0, features.shape[:2])
+
+
+class WarpedCells(nn.Module):
+    """What warped views add to what the refiner takes in; begins as zeros, apart from both that it joins."""
+
+    def __init__(self, hidden: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(hidden, channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(
+        self, features: Float[Tensor, "batch section hidden height width"]
+    ) -> Float[Tensor, "batch section channels height width"]:
+        return self.conv(features.flatten(0, 1)).unflatten(0, features.shape[:2])
