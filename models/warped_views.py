@@ -74,8 +74,8 @@ class WarpedViews(nn.Module):
         )
         self.choice = nn.Conv2d(hidden, 1, 1)
         self.tokens = nn.Linear(4 * hidden, width)
-        nn.init.zeros_(self.tokens.weight)
-        nn.init.zeros_(self.tokens.bias)
+        for parameter in self.tokens.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, history: History) -> Float[Tensor, "batch section hidden height width"]:
         """Features of each frame of the section, from the frame next to it and from the recalled ones."""
@@ -126,8 +126,8 @@ class WarpedCells(nn.Module):
     def __init__(self, hidden: int, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(hidden, channels, 3, padding=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self, features: Float[Tensor, "batch section hidden height width"]
