@@ -1,8 +1,9 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
-import time
+import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from worldsim.evaluation.bootstrap import Interval
 from worldsim.evaluation.displaced import displaced_play
 from worldsim.evaluation.drift_page import drift_page, write_drift_strip, write_sharpness_plot
 from worldsim.evaluation.drift_summary import METRICS, edge, summarise
-from worldsim.evaluation.features import frechet_distance, latent_features
+from worldsim.evaluation.features import feature_distances
 from worldsim.evaluation.fidelity import action_fidelity, fit_judge
 from worldsim.evaluation.held_out import EncodedEpisode, HeldOut, decode
 from worldsim.evaluation.inverse_dynamics import told_moves
-from worldsim.evaluation.reports import settings_text, write_json, write_text
+from worldsim.evaluation.kept_rollouts import keep_rollouts
+from worldsim.evaluation.reports import fingerprint, settings_text, write_json, write_text
 from worldsim.evaluation.rollouts import (
     Beginning,
     Rollout,
@@ -49,7 +51,10 @@ class DriftEvaluation(RolloutSettings):
     out: Path
     """Folder for drift.json, drift.md, a plot and film strips."""
     rollouts: int = 32
-    """Rollouts, each from another episode as far as they go, all at once."""
+    """Rollouts, each from another episode as far as they go."""
+    batch: int | None = None
+    """Rollouts made at once, and kept until the evaluation has ended: a rerun goes on behind them. None takes 8 on a
+    CPU and 64 on a GPU."""
     frames: int = 300
     """Frames of each rollout."""
     history: int = 64
@@ -77,6 +82,8 @@ class DriftEvaluation(RolloutSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "rollouts", "history")
+        if self.batch is not None:
+            check_at_least(self, 1, "batch")
         check_at_least(self, 0, "judge_steps", "clips")
         check_at_least(self, 8, "frames")
         if self.still_after is not None:
@@ -94,6 +101,16 @@ class DriftEvaluation(RolloutSettings):
         """All frames of a rollout."""
         return self.walked + self.frames
 
+    @property
+    def run(self) -> str:
+        """16 hex digits of checkpoint, data and every setting that changes the frames made: equal where these are."""
+        names = (
+            "rollouts", "batch", "frames", "history", "memory_mode", "still_after", "denoising_steps", "guidance",
+            "layout_noise", "history_noise", "plan", "seed",
+        )  # fmt: skip
+        words = json.dumps({name: str(getattr(self, name)) for name in names})
+        return fingerprint(self.checkpoint, self.data, words)
+
 
 def run_drift(settings: DriftEvaluation) -> dict:
     """Measure how far free rollout drifts; writes drift.json, drift.md, a plot and film strips, returns the JSON.
@@ -104,7 +121,8 @@ def run_drift(settings: DriftEvaluation) -> dict:
     """
     held_out = HeldOut(settings.data)
     models = held_out.load_models(settings.checkpoint, settings.device)
-    settings = told(settings, models)
+    lot = settings.batch or (8 if models.device.type == "cpu" else 64)
+    settings = replace(told(settings, models), batch=lot)
     horizon = settings.horizon
     check_horizon(horizon, models.schedule.section)
     starts = choose_starts(held_out, settings)
@@ -117,11 +135,15 @@ def run_drift(settings: DriftEvaluation) -> dict:
     ]
     if settings.still_after is not None:
         beginnings = [beginning.stopped(settings.walked) for beginning in beginnings]
-    begun = time.perf_counter()
+    folder = settings.out / f"partial-{settings.run}"
+    world = settings.world(settings.memory_mode)
     with tqdm(total=len(starts) * horizon, desc="drift", unit="frame", smoothing=0.1) as progress:
-        rollouts = roll_out(models, beginnings, settings.world(settings.memory_mode), settings.plan, progress)
+        rollouts, seconds = keep_rollouts(
+            beginnings, folder, lot,
+            lambda some: roll_out(models, some, world, settings.plan, progress),
+            lambda count: progress.update(count * horizon),
+        )  # fmt: skip
     rollouts = [rollout.since(settings.walked) for rollout in rollouts]
-    seconds = time.perf_counter() - begun
     elsewhere = displaced_play(held_out, starts, settings.frames) if settings.displaced else None
     series = describe_all(models, encoded, starts, rollouts, elsewhere, settings)
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
@@ -144,6 +166,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
         "features": feature_distances(
             [rollout.latents for rollout in rollouts],
             [encoded[each].latents[shown_by_real_play(step, settings)].cpu() for each, step in starts],
+            edge(settings.frames),
         ),
     }
     if settings.judge_steps and settings.still_after is None:
@@ -156,6 +179,7 @@ def run_drift(settings: DriftEvaluation) -> dict:
     strips = write_strips(held_out, encoded, starts, rollouts, series["model"]["sharpness"], settings)
     write_text(settings.out / "drift.md", drift_page(summary, settings.out / "drift_sharpness.png", strips))
     write_json(settings.out / "drift.json", summary)
+    shutil.rmtree(folder)
     return summary
 
 
@@ -170,7 +194,7 @@ def describe_all(
     """Every metric, (rollout, frame), of the model's frames, of real play's, of those through the autoencoder, and of
     displaced play where it is asked for."""
     real, ceiling = [], []
-    for each, step in starts:
+    for each, step in tqdm(starts, desc="measure", unit="rollout"):
         span = shown_by_real_play(step, settings)
         real.append(describe(encoded[each].frames_u8[span], models.device))
         ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), models.device))
@@ -208,21 +232,6 @@ def judge_rollouts(
         shown["displaced"] = list(elsewhere)
     maps = np.array([held_out.map_seeds[each] for each, _ in starts])
     return action_fidelity(judge, told, shown, maps, edge(settings.frames), settings.seed)
-
-
-def feature_distances(
-    made: Sequence[Float[Tensor, "frame channel h w"]], real: Sequence[Float[Tensor, "frame channel h w"]]
-) -> dict[str, dict[str, float]]:
-    """Fréchet distance of the first and the last part of all rollouts to all of real play, and the same of real play."""
-    size = edge(len(made[0]))
-    everything = latent_features(torch.cat(list(real)))
-    return {
-        source: {
-            "first": frechet_distance(latent_features(torch.cat([one[:size] for one in each])), everything),
-            "last": frechet_distance(latent_features(torch.cat([one[-size:] for one in each])), everything),
-        }
-        for source, each in (("model", made), ("real", real))
-    }
 
 
 def write_clip(path: Path, frames_u8: UInt8[Tensor, "time height width 3"]) -> None:

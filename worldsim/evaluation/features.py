@@ -1,5 +1,7 @@
 """How far the statistics of made frames are from real play's, in features of our own autoencoder: no download needed."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,3 +31,19 @@ def frechet_distance(a: Float[Tensor, "n feature"], b: Float[Tensor, "m feature"
     half = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(half @ second @ half).clamp(min=0).sqrt().sum()
     return float((means + first.trace() + second.trace() - 2 * cross).clamp(min=0))
+
+
+def feature_distances(
+    made: Sequence[Float[Tensor, "frame channel h w"]],
+    real: Sequence[Float[Tensor, "frame channel h w"]],
+    size: int,
+) -> dict[str, dict[str, float]]:
+    """Fréchet distance of the first and the last `size` frames of all rollouts to all of real play, and of real play's."""
+    everything = latent_features(torch.cat(list(real)))
+    return {
+        source: {
+            "first": frechet_distance(latent_features(torch.cat([one[:size] for one in each])), everything),
+            "last": frechet_distance(latent_features(torch.cat([one[-size:] for one in each])), everything),
+        }
+        for source, each in (("model", made), ("real", real))
+    }
