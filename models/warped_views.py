@@ -18,6 +18,8 @@ from models.viewpoint import MOVE_FEATURES, move_features, relative_poses
 
 INVERSE_DEPTHS = (0.0, 1 / 512, 1 / 256, 1 / 160, 1 / 96, 1 / 56)
 """of the planes, in map units: a move of 50 units shifts a view's middle by 1.5 cells or less between two of them"""
+RECENT_AGES = (3, 6, 11, 17)
+"""of the recent frames that are warped beside the newest: packed small, they are too young to be recalled"""
 BEHIND = 0.05
 """a point is seen if it lies ahead by this share of its depth or more"""
 
@@ -25,16 +27,17 @@ BEHIND = 0.05
 def sweep(
     views: Float[Tensor, "view channel height width"],
     relative: Float[Tensor, "view 3"],
+    inverse_depths: Float[Tensor, " depth"],
     view_deg: float,
 ) -> Float[Tensor, "view depth channel height width"]:
-    """Every view from the coming frame's place, once for each of `INVERSE_DEPTHS`; zero where it did not look.
+    """Every view from the coming frame's place, once for each depth; zero where it did not look.
 
     `relative` is where each was seen from as `relative_poses` tells it: forward, left, turned left by so many degrees.
     Pixels are square, `view_deg` is the width.
     """
     height, width = views.shape[2:]
     device, half = views.device, tan(radians(view_deg) / 2)
-    inverse = torch.tensor(INVERSE_DEPTHS, device=device)[:, None, None]
+    inverse = inverse_depths[:, None, None]
     across = ((2 * torch.arange(width, device=device) + 1) / width - 1) * half
     down = ((2 * torch.arange(height, device=device) + 1) / height - 1)[:, None] * half * height / width
     forward, left = (relative[:, i, None, None, None] for i in (0, 1))
@@ -49,7 +52,7 @@ def sweep(
     column = torch.where(seen, right / safe / half, 9.0).expand(-1, -1, height, -1)
     row = down / safe * (width / height) / half
     grid = torch.stack((column, row), -1).flatten(0, 1)
-    repeated = views.repeat_interleave(len(INVERSE_DEPTHS), 0)
+    repeated = views.repeat_interleave(len(inverse_depths), 0)
     warped = functional.grid_sample(repeated, grid, padding_mode="zeros", align_corners=False)
     return warped.unflatten(0, (len(views), -1))
 
@@ -60,6 +63,9 @@ class WarpedViews(nn.Module):
     def __init__(self, channels: int, hidden: int, width: int, view_deg: float) -> None:
         super().__init__()
         self.view_deg = view_deg
+        # A buffer, because what a CUDA graph captures may bring nothing from the CPU.
+        self.inverse_depths: Tensor
+        self.register_buffer("inverse_depths", torch.tensor(INVERSE_DEPTHS), persistent=False)
         self.enter = nn.Conv2d(len(INVERSE_DEPTHS) * (channels + 1), hidden, 3, padding=1)
         self.moved = nn.Linear(MOVE_FEATURES, hidden)
         self.newest = nn.Parameter(torch.zeros(hidden))
@@ -78,14 +84,15 @@ class WarpedViews(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, history: History) -> Float[Tensor, "batch section hidden height width"]:
-        """Features of each frame of the section, from the frame next to it and from the recalled ones."""
-        near, recalled = history.neighbour, history.recalled
+        """Features of each frame of the section, from the frame next to it, some recent and the recalled ones."""
+        recent, reach = history.part("recent"), history.recent.shape[1]
+        some = [recent.part(slice(reach - age, reach - age + 1)) for age in RECENT_AGES if age <= reach]
+        frames = (history.neighbour, *some, history.recalled)
         views, present, poses = (
-            torch.cat((getattr(near, name), getattr(recalled, name)), 1)
-            for name in ("latents", "present", "poses")
+            torch.cat([getattr(each, name) for each in frames], 1) for name in ("latents", "present", "poses")
         )
-        frames = [self._one(views, present, poses, origin) for origin in history.section_poses.unbind(1)]
-        return torch.stack(frames, 1)
+        made = [self._one(views, present, poses, origin) for origin in history.section_poses.unbind(1)]
+        return torch.stack(made, 1)
 
     def _one(
         self,
@@ -99,8 +106,9 @@ class WarpedViews(nn.Module):
         here = present[:, :, None, None, None].float()
         marked = torch.cat((views.float() * here, here.expand(-1, -1, 1, *views.shape[3:])), 2)
         # In float32: bfloat16 tells directions to a few hundredths of a cell only.
+        depths = self.inverse_depths.float()
         with torch.autocast(views.device.type, enabled=False):
-            swept = sweep(marked.flatten(0, 1), relative.flatten(0, 1).float(), self.view_deg)
+            swept = sweep(marked.flatten(0, 1), relative.flatten(0, 1).float(), depths, self.view_deg)
         moved = self.moved(move_features(relative).to(number))
         moved = torch.cat((moved[:, :1] + self.newest, moved[:, 1:]), 1)
         x = self.enter(swept.flatten(1, 2).to(number)) + moved.flatten(0, 1)[:, :, None, None]

@@ -34,7 +34,7 @@ def looked_up(view: Tensor, x: float, y: float) -> Tensor:
 def test_a_sweep_is_what_a_camera_sees() -> None:
     """Brute force, cell by cell: the point at every depth, in the axes of the view that it is taken from."""
     views = torch.randn(len(POSES), 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
-    swept = sweep(views, POSES, 90.0)
+    swept = sweep(views, POSES, torch.tensor(INVERSE_DEPTHS), 90.0)
     for v, (forward, left, turn) in enumerate(POSES.tolist()):
         axes = torch.tensor([math.cos(math.radians(turn)), math.sin(math.radians(turn))])
         for d, inverse in enumerate(INVERSE_DEPTHS):
@@ -63,7 +63,7 @@ def test_the_right_depth_redraws_a_wall(plane: int) -> None:
     distance = 1 / INVERSE_DEPTHS[plane]
     forward, left = 0.2 * distance, 0.15 * distance
     old = wall_seen_from(forward, left, distance)[None, None]
-    swept = sweep(old, torch.tensor([[forward, left, 0.0]]), 90.0)[0, :, 0]
+    swept = sweep(old, torch.tensor([[forward, left, 0.0]]), torch.tensor(INVERSE_DEPTHS), 90.0)[0, :, 0]
     missed = (swept - wall_seen_from(0.0, 0.0, distance))[:, 3:-3, 4:-4].abs().mean((1, 2))
     assert int(missed.argmin()) == plane
     assert float(missed[plane]) < 0.02
