@@ -31,7 +31,7 @@ class HistoryCache:
     section_phases: Phases
     steer: Float[Tensor, "batch section width"] | None
     """as in `Pack`"""
-    warped: Float[Tensor, "batch section hidden rows cols"] | None = None
+    warped: Float[Tensor, "batch section told rows cols"] | None = None
     """as in `Pack`"""
     tokens: Tokens | None = None
     """the history before the first layer: of joint attention, which can keep no keys and values"""

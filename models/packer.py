@@ -36,8 +36,8 @@ class Pack:
     """of each token's newest frame, counted back from the section: −1 is the newest of all"""
     steer: Float[Tensor, "batch section width"] | None = None
     """how the view moves from that frame to each frame of the section; None where the model is not told"""
-    warped: Float[Tensor, "batch section hidden rows cols"] | None = None
-    """what the newest and the recalled frames tell of each frame of the section, see `models.warped_views`"""
+    warped: Float[Tensor, "batch section told rows cols"] | None = None
+    """what warped past frames tell of each frame of the section, see `models.warped_views`"""
 
     def without_absent(self) -> "Pack":
         """Where all of the batch lack the same tokens, as one world does: leave them out, attention needs no mask then."""

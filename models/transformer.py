@@ -58,9 +58,9 @@ class TransformerSettings:
     """tell the model where each frame was seen from"""
     view_deg: float = 90.0
     """how wide the view is"""
-    warped_channels: int = 24
-    """channels of what the newest and the recalled frames tell once they are warped to the coming frame's place; 0 leaves
-    it out"""
+    warped_channels: int = 16
+    """features of past frames that are warped to the coming frame's place, beside their blended latents; 0 leaves both
+    out"""
     codes: int = 0
     """codes of a discretised history, where the schedule says +D; 0 otherwise"""
     attention: Attention = "once"
@@ -132,8 +132,11 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         self.warped = (
             WarpedViews(latent_channels, warped_channels, width, view_deg) if warped_channels else None
         )
-        both = warped_channels and refiner_channels
-        self.warped_cells = WarpedCells(warped_channels, refiner_channels) if both else None
+        self.warped_cells = (
+            WarpedCells(self.warped.channels, refiner_channels)
+            if self.warped is not None and refiner_channels
+            else None
+        )
         self.world_phases = (
             WorldPhases(self.schedule, latent_height, latent_width, head_dim, view_deg)
             if world_heads

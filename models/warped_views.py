@@ -2,8 +2,8 @@
 
 Headings are known exactly and places nearly, so what is missing to redraw an old view is depth alone. Every past view is
 therefore warped once for each of a few depths (plane sweep, Collins 1996; as feature volumes, Yao et al. 2018, MVSNet,
-section 3.2), and convolutions on the latents' own grid learn which of them fits where, and which view shows a cell best.
-Attention finds what is remembered, but its tokens are four cells large; this tells where in the cell it belongs.
+section 3.2). Convolutions on the latents' own grid learn which view and which depth fits a cell, and the latents that do
+are blended there. Attention finds what is remembered, but its tokens are four cells large; this puts it in its place.
 """
 
 from math import radians, tan
@@ -22,6 +22,8 @@ RECENT_AGES = (3, 6, 11, 17)
 """of the recent frames that are warped beside the newest: packed small, they are too young to be recalled"""
 BEHIND = 0.05
 """a point is seen if it lies ahead by this share of its depth or more"""
+NEVER = -1e4
+"""logit of what is not there"""
 
 
 def sweep(
@@ -58,7 +60,7 @@ def sweep(
 
 
 class WarpedViews(nn.Module):
-    """What swept past views say of every cell of a section's frames; its tokens begin as zeros, to join a trained model."""
+    """What swept past views tell of every cell of a section; its tokens begin as zeros, so that it can join a trained model."""
 
     def __init__(self, channels: int, hidden: int, width: int, view_deg: float) -> None:
         super().__init__()
@@ -78,13 +80,16 @@ class WarpedViews(nn.Module):
             )
             for _ in range(2)
         )
-        self.choice = nn.Conv2d(hidden, 1, 1)
-        self.tokens = nn.Linear(4 * hidden, width)
+        self.worth = nn.Conv2d(hidden, 1, 1)
+        self.fit = nn.Conv2d(hidden, len(INVERSE_DEPTHS), 1)
+        self.channels = hidden + channels + 1
+        """of what `forward` returns: features, blended latents, and how much of a cell these have seen"""
+        self.tokens = nn.Linear(4 * self.channels, width)
         for parameter in self.tokens.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, history: History) -> Float[Tensor, "batch section hidden height width"]:
-        """Features of each frame of the section, from the frame next to it, some recent and the recalled ones."""
+    def forward(self, history: History) -> Float[Tensor, "batch section told height width"]:
+        """For each frame of the section, from the frame next to it, some recent and the recalled ones."""
         recent, reach = history.part("recent"), history.recent.shape[1]
         some = [recent.part(slice(reach - age, reach - age + 1)) for age in RECENT_AGES if age <= reach]
         frames = (history.neighbour, *some, history.recalled)
@@ -100,44 +105,62 @@ class WarpedViews(nn.Module):
         present: Bool[Tensor, "batch view"],
         poses: Float[Tensor, "batch view 3"],
         origin: Float[Tensor, "batch 3"],
-    ) -> Float[Tensor, "batch hidden height width"]:
+    ) -> Float[Tensor, "batch told height width"]:
         number, count = self.enter.weight.dtype, views.shape[1]
         relative = torch.where(present[..., None], relative_poses(poses, origin), 0.0)
-        here = present[:, :, None, None, None].float()
-        marked = torch.cat((views.float() * here, here.expand(-1, -1, 1, *views.shape[3:])), 2)
-        # In float32: bfloat16 tells directions to a few hundredths of a cell only.
-        depths = self.inverse_depths.float()
-        with torch.autocast(views.device.type, enabled=False):
-            swept = sweep(marked.flatten(0, 1), relative.flatten(0, 1).float(), depths, self.view_deg)
+        swept = self._swept(views, present, relative)
         moved = self.moved(move_features(relative).to(number))
         moved = torch.cat((moved[:, :1] + self.newest, moved[:, 1:]), 1)
-        x = self.enter(swept.flatten(1, 2).to(number)) + moved.flatten(0, 1)[:, :, None, None]
-        x = (x + self.each(x)).unflatten(0, (-1, count))
-        logits = self.choice(x.flatten(0, 1)).unflatten(0, (-1, count)).float()
-        logits = logits.masked_fill(~present[:, :, None, None, None], -1e4)
-        x = (x * logits.softmax(1).to(x.dtype)).sum(1)
-        return functional.silu(x + self.fused(x))
+        x = self.enter(swept.flatten(2, 3).flatten(0, 1).to(number))
+        x = x + moved.flatten(0, 1)[:, :, None, None]
+        x = x + self.each(x)
+        # Which view has something to say of a cell ...
+        worth = self.worth(x).unflatten(0, (-1, count)).float()
+        worth = worth.masked_fill(~present[:, :, None, None, None], NEVER).softmax(1)
+        x = x.unflatten(0, (-1, count))
+        fused = (x * worth.to(x.dtype)).sum(1)
+        fused = functional.silu(fused + self.fused(fused))
+        # ... and, once that is known, which view and depth show it.
+        fit = self.fit(functional.silu(x + fused[:, None]).flatten(0, 1)).unflatten(0, (-1, count)).float()
+        fit = fit.masked_fill(swept[:, :, :, -1] < 0.5, NEVER).flatten(1, 2).softmax(1)
+        blended = (swept.flatten(1, 2) * fit[:, :, None]).sum(1)
+        return torch.cat((fused, blended.to(fused.dtype)), 1)
+
+    def _swept(
+        self,
+        views: Float[Tensor, "batch view channel height width"],
+        present: Bool[Tensor, "batch view"],
+        relative: Float[Tensor, "batch view 3"],
+    ) -> Float[Tensor, "batch view depth marked height width"]:
+        """Every view at every depth, and behind its channels how much of each cell it has seen."""
+        here = present[:, :, None, None, None].float()
+        marked = torch.cat((views.float() * here, here.expand(-1, -1, 1, *views.shape[3:])), 2)
+        depths = self.inverse_depths.float()
+        # In float32: bfloat16 tells directions to a few hundredths of a cell only.
+        with torch.autocast(views.device.type, enabled=False):
+            swept = sweep(marked.flatten(0, 1), relative.flatten(0, 1).float(), depths, self.view_deg)
+        return swept.unflatten(0, views.shape[:2])
 
     def of_tokens(
-        self, features: Float[Tensor, "batch section hidden height width"]
+        self, told: Float[Tensor, "batch section told height width"]
     ) -> Float[Tensor, "batch section token token_width"]:
         """To be added to the section's k1 tokens, in their order; a side of odd length is padded with its far edge."""
-        height, width = features.shape[3:]
-        padded = functional.pad(features.flatten(0, 1), (0, width % 2, 0, height % 2), mode="replicate")
+        height, width = told.shape[3:]
+        padded = functional.pad(told.flatten(0, 1), (0, width % 2, 0, height % 2), mode="replicate")
         patches = functional.pixel_unshuffle(padded, 2).flatten(2).transpose(1, 2)
-        return self.tokens(patches).unflatten(0, features.shape[:2])
+        return self.tokens(patches).unflatten(0, told.shape[:2])
 
 
 class WarpedCells(nn.Module):
     """What warped views add to what the refiner takes in; begins as zeros, apart from both that it joins."""
 
-    def __init__(self, hidden: int, channels: int) -> None:
+    def __init__(self, told: int, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.conv = nn.Conv2d(told, channels, 3, padding=1)
         for parameter in self.conv.parameters():
             nn.init.zeros_(parameter)
 
     def forward(
-        self, features: Float[Tensor, "batch section hidden height width"]
+        self, told: Float[Tensor, "batch section told height width"]
     ) -> Float[Tensor, "batch section channels height width"]:
-        return self.conv(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        return self.conv(told.flatten(0, 1)).unflatten(0, told.shape[:2])

@@ -98,14 +98,27 @@ def test_every_frame_of_a_section_has_its_own_view(transformer_of, a_history) ->
 
 def test_tokens_take_the_cells_that_they_cover() -> None:
     """In the order of the section's own tokens: row by row, four cells each."""
-    warped = WarpedViews(4, 1, 4, 90.0)
+    warped = WarpedViews(1, 1, 12, 90.0)
     with torch.no_grad():
-        warped.tokens.weight.copy_(torch.eye(4))
-    features = torch.arange(2.0 * HEIGHT * WIDTH).view(1, 2, 1, HEIGHT, WIDTH)
-    tokens = warped.of_tokens(features).view(2, HEIGHT // 2, WIDTH // 2, 4)
+        warped.tokens.weight.copy_(torch.eye(12))
+    told = torch.arange(2.0 * 3 * HEIGHT * WIDTH).view(1, 2, 3, HEIGHT, WIDTH)
+    tokens = warped.of_tokens(told).view(2, HEIGHT // 2, WIDTH // 2, 12)
     for row, column in ((0, 0), (3, 5), (5, 7)):
-        cells = features[0, :, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        cells = told[0, :, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         assert torch.equal(tokens[:, row, column], cells.flatten(1))
+
+
+def test_latents_are_blended_where_a_view_has_seen_them(
+    filled_transformer: WorldTransformer, a_history
+) -> None:
+    """The same place twice, alone in memory: the newest frame itself, whatever depths are chosen. Turned away: nothing."""
+    history = a_history(batch=2, present=1, found=0)
+    here = replace(history, section_poses=history.recent_poses[:, -1:])
+    blended = filled_transformer.warped(here)[:, 0, -5:]
+    torch.testing.assert_close(blended[:, :4], history.recent[:, -1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(blended[:, 4], torch.ones_like(blended[:, 4]))
+    away = here.section_poses + torch.tensor([0.0, 0.0, 180.0])
+    assert not filled_transformer.warped(replace(here, section_poses=away))[:, 0, -5:].any()
 
 
 def test_it_changes_nothing_before_it_has_learned(a_history) -> None:
