@@ -60,7 +60,7 @@ def sweep(
 
 
 class WarpedViews(nn.Module):
-    """What swept past views tell of every cell of a section; its tokens begin as zeros, so that it can join a trained model."""
+    """What swept past views tell of every cell of a section; its tokens begin as zeros, to join a trained model."""
 
     def __init__(self, channels: int, hidden: int, width: int, view_deg: float) -> None:
         super().__init__()
