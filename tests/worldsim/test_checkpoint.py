@@ -56,6 +56,7 @@ def test_every_part_comes_back(saved: Path, tiny_models: WorldModels) -> None:
     assert torch.equal(models.openings.actions, tiny_models.openings.actions)
 
 
+@pytest.mark.usefixtures("nothing_is_too_far")
 def test_saved_again_it_plays_the_same_world(saved: Path, tmp_path: Path) -> None:
     """Whatever is not stored (phases, time settings) must be made anew alike: the worlds are equal bit for bit."""
     save_checkpoint(load(saved), tmp_path / "again")

@@ -78,17 +78,27 @@ def world_at(models: WorldModels, episodes: LatentEpisodes, episode: int, time: 
 MOMENTS = Moments(episode=torch.tensor([0, 0, 0, 1, 1, 0]), time=torch.tensor([170, 60, 24, 119, 33, 5]))
 
 
-@pytest.mark.parametrize(("farthest", "fewest", "most"), [(-math.inf, 14, 20), (-1.0, 1, 13)])
+@pytest.mark.parametrize(("too_far", "fewest", "most"), [(None, 14, 20), (0.5, 1, 13)])
 def test_training_recalls_what_play_recalls(
     tiny_models: WorldModels,
     episodes: LatentEpisodes,
     monkeypatch: pytest.MonkeyPatch,
-    farthest: float,
+    too_far: float | None,
     fewest: int,
     most: int,
 ) -> None:
-    """The model must train on the very frames that memory will hand it: not an age, an action or a gap beside."""
-    monkeypatch.setattr("worldsim.recall.FARTHEST", farthest)
+    """The model must train on the very frames that memory will hand it: not an age, an action or a gap beside.
+
+    Where an untrained odometer puts frames is chance: as a limit serves the score that part of the recalled ones lack.
+    """
+    monkeypatch.setattr("worldsim.recall.FARTHEST", -math.inf)
+    if too_far is not None:
+        scores = []
+        for episode, time in zip(MOMENTS.episode.tolist(), MOMENTS.time.tolist(), strict=True):
+            world = world_at(tiny_models, episodes, episode, time, "hybrid")
+            action = episodes.actions[episode, time : time + 1].long().numpy()
+            scores += [one.score for one in world.step(action).recalled]
+        monkeypatch.setattr("worldsim.recall.FARTHEST", float(np.quantile(scores, too_far)))
     picks = pick(tiny_models, episodes, MOMENTS, HYBRID)
     seen = 0
     for i, (episode, time) in enumerate(zip(MOMENTS.episode.tolist(), MOMENTS.time.tolist(), strict=True)):
@@ -177,7 +187,7 @@ def test_training_knows_the_places_that_play_knows(
     torch.testing.assert_close(world.memory.recent(22)[2], recent, atol=2e-2, rtol=0)
     # What was expected is told from where the frame before it is now taken to be.
     told, known = ((each.expected[0, 1:] - each.poses[0, :-1])[:, :2] for each in (marks, followed))
-    torch.testing.assert_close(told, known)
+    torch.testing.assert_close(told, known, atol=1e-3, rtol=0)
     steps = (followed.poses[0, 1:] - followed.poses[0, :-1])[:, :2]
     jumps = (steps - followed.moves[0, 1:]).norm(dim=1)
     assert float(jumps[: YOUNGEST - 1].max()) < 1e-2

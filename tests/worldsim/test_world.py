@@ -207,6 +207,7 @@ def test_memory_is_append_only(tiny_models: WorldModels) -> None:
     assert np.abs(world.frame_u8(253).astype(int) - shown).max() <= 2
 
 
+@pytest.mark.usefixtures("nothing_is_too_far")
 def test_sections_of_several_frames(section_models: WorldModels) -> None:
     """Two frames a step: both appended in order with their own actions, and the world replays."""
     actions = some_actions(14, section=2)
