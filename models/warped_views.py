@@ -17,7 +17,8 @@ from models.history import History
 from models.viewpoint import MOVE_FEATURES, move_features, relative_poses
 
 INVERSE_DEPTHS = (0.0, 1 / 512, 1 / 256, 1 / 160, 1 / 96, 1 / 56)
-"""of the planes, in map units: a move of 50 units shifts a view's middle by 1.5 cells or less between two of them"""
+"""of the planes, in map units: 50 units to the side shift a view by less than a cell between two of them down to a depth
+of 160, by 1.7 and 3 cells between the last three"""
 RECENT_AGES = (3, 6, 11, 17)
 """of the recent frames that are warped beside the newest: packed small, they are too young to be recalled"""
 BEHIND = 0.05
