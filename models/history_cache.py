@@ -31,8 +31,10 @@ class HistoryCache:
     section_phases: Phases
     steer: Float[Tensor, "batch section width"] | None
     """as in `Pack`"""
-    warped: Float[Tensor, "batch section told rows cols"] | None = None
-    """as in `Pack`"""
+    warped_tokens: Float[Tensor, "batch section own_token width"] | None = None
+    """what warped past frames add to the section's tokens"""
+    warped_cells: Float[Tensor, "batch section channels rows cols"] | None = None
+    """what they add to what the refiner takes in"""
     tokens: Tokens | None = None
     """the history before the first layer: of joint attention, which can keep no keys and values"""
 

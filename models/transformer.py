@@ -205,10 +205,12 @@ class WorldTransformer(ModelMixin, ConfigMixin):
             x=pack.tokens[:, None], modulation=self._modulate(condition[:, None]), phases=pack.phases
         )
         keys, values = self.blocks.history(history, pack.present, pack.times)
+        told, warped, cells = pack.warped, self.warped, self.warped_cells
         return HistoryCache(
             keys=keys, values=values, present=pack.present, sigma=sigma, newest=pack.newest,
-            section_phases=pack.section_phases, steer=pack.steer, warped=pack.warped,
-            tokens=None if keys else history,
+            section_phases=pack.section_phases, steer=pack.steer, tokens=None if keys else history,
+            warped_tokens=None if told is None or warped is None else warped.of_tokens(told),
+            warped_cells=None if told is None or cells is None else cells(told),
         )  # fmt: skip
 
     def denoise(
@@ -234,11 +236,9 @@ class WorldTransformer(ModelMixin, ConfigMixin):
         """`denoise` for several noise draws of the same section: all look at one history, none at another draw."""
         draws = noisy.shape[1]
         condition = self._condition(sigma, cache, actions)
-        x, cells = self.patchify(noisy.flatten(1, 2)), None
-        if self.warped is not None and cache.warped is not None:
-            x = x + self.warped.of_tokens(cache.warped).repeat(1, draws, 1, 1)
-            if self.warped_cells is not None:
-                cells = self.warped_cells(cache.warped).repeat(1, draws, 1, 1, 1).flatten(0, 1)
+        x, cells = self.patchify(noisy.flatten(1, 2)), cache.warped_cells
+        x = x if cache.warped_tokens is None else x + cache.warped_tokens.repeat(1, draws, 1, 1)
+        cells = None if cells is None else cells.repeat(1, draws, 1, 1, 1).flatten(0, 1)
         section = Tokens(x=x, modulation=self._modulate(condition), phases=cache.section_phases)
         x = self.blocks.section(section, cache, draws)
         shift, scale = self.final_modulation(functional.silu(condition)).unsqueeze(2).chunk(2, dim=-1)
