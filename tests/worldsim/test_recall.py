@@ -187,7 +187,8 @@ def test_training_knows_the_places_that_play_knows(
     torch.testing.assert_close(world.memory.recent(22)[2], recent, atol=2e-2, rtol=0)
     # What was expected is told from where the frame before it is now taken to be.
     told, known = ((each.expected[0, 1:] - each.poses[0, :-1])[:, :2] for each in (marks, followed))
-    torch.testing.assert_close(told, known, atol=1e-3, rtol=0)
+    # An untrained odometer goes a thousand units away, where float32 tells steps to 6e-5.
+    torch.testing.assert_close(told, known, atol=2e-4, rtol=0)
     steps = (followed.poses[0, 1:] - followed.poses[0, :-1])[:, :2]
     jumps = (steps - followed.moves[0, 1:]).norm(dim=1)
     assert float(jumps[: YOUNGEST - 1].max()) < 1e-2

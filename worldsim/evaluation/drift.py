@@ -1,6 +1,5 @@
 """How far does free rollout drift? Long rollouts on recorded actions against real play on the same steps."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -104,11 +103,9 @@ class DriftEvaluation(RolloutSettings):
     @property
     def run(self) -> str:
         """16 hex digits of checkpoint, data and every setting that changes the frames made: equal where these are."""
-        names = (
-            "rollouts", "batch", "frames", "history", "memory_mode", "still_after", "denoising_steps", "guidance",
-            "layout_noise", "history_noise", "plan", "seed",
-        )  # fmt: skip
-        words = json.dumps({name: str(getattr(self, name)) for name in names})
+        words = self.identity_of(
+            "rollouts", "batch", "frames", "history", "memory_mode", "still_after", "seed"
+        )
         return fingerprint(self.checkpoint, self.data, words)
 
 
@@ -193,12 +190,13 @@ def describe_all(
 ) -> dict[str, dict[str, Float[np.ndarray, "rollout _"]]]:
     """Every metric, (rollout, frame), of the model's frames, of real play's, of those through the autoencoder, and of
     displaced play where it is asked for."""
-    real, ceiling = [], []
-    for each, step in tqdm(starts, desc="measure", unit="rollout"):
+    made, real, ceiling = [], [], []
+    progress = tqdm(starts, desc="measure", unit="rollout")
+    for (each, step), rollout in zip(progress, rollouts, strict=True):
+        made.append(describe(rollout.frames_u8, models.device))
         span = shown_by_real_play(step, settings)
         real.append(describe(encoded[each].frames_u8[span], models.device))
         ceiling.append(describe(decode(models.autoencoder, encoded[each].latents[span]), models.device))
-    made = [describe(rollout.frames_u8, models.device) for rollout in rollouts]
     sources = {"model": made, "real": real, "autoencoder": ceiling}
     if elsewhere is not None:
         sources["displaced"] = [describe(frames_u8, models.device) for frames_u8 in elsewhere]

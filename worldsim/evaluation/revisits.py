@@ -1,6 +1,5 @@
 """Are visited places rebuilt? Rollouts over revisits under every memory mode, the same weights and the same noise."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -101,12 +100,11 @@ class RevisitEvaluation(RolloutSettings):
     @property
     def identity(self) -> str:
         """Every setting that changes a figure."""
-        names = (
-            "starts", "controls", "horizon", "modes", "denoising_steps", "guidance", "layout_noise", "history_noise",
-            "samples", "batch", "thresholds", "seed", "recent", "plan", "covisible",
-        )  # fmt: skip
         weights = {} if self.lpips is None else {"lpips": weights_digest(self.lpips)}
-        return json.dumps({name: str(getattr(self, name)) for name in names} | weights)
+        return self.identity_of(
+            "starts", "controls", "horizon", "modes", "samples", "batch", "thresholds", "seed", "recent", "covisible",
+            **weights,
+        )  # fmt: skip
 
     @property
     def run(self) -> str:

@@ -1,5 +1,6 @@
 """Rolling a world model out over recorded actions, many starts at once, and scoring the frames it makes."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -55,6 +56,11 @@ class RolloutSettings:
             layout_noise=self.layout_noise,
             history_noise=self.history_noise,
         )
+
+    def identity_of(self, *names: str, **more: str) -> str:
+        """Those settings and all that say how worlds are played, in words that differ where frames may."""
+        played = "denoising_steps", "guidance", "layout_noise", "history_noise", "plan"
+        return json.dumps({name: str(getattr(self, name)) for name in (*names, *played)} | more)
 
     @property
     def sampler(self) -> str:
