@@ -90,6 +90,12 @@ def turned(
     return torch.stack((x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()), -1)
 
 
+def directions(degrees: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:
+    """Angles as networks like them: cosine and sine."""
+    angle = torch.deg2rad(degrees)
+    return torch.stack((angle.cos(), angle.sin()), 1)
+
+
 def offset_from(
     poses: Float[Tensor, "*batch 3"], own: Float[Tensor, "*#batch 3"]
 ) -> Float[Tensor, "*batch 2"]:

@@ -10,8 +10,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional
 
+from retrieval.foresight import Foresight, Witnesses, foremost
 from retrieval.landmarks import CAUTION, STEP_DOUBT, SURE, Landmarks, Trail, recognition
-from retrieval.motion import TURN_STEPS, Motion, offset_from, turned
+from retrieval.motion import TURN_STEPS, Motion, directions, offset_from, turned
 from retrieval.offset import Offset, OffsetHead
 from retrieval.two_views import TwoViews
 from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
@@ -22,8 +23,6 @@ MOVE_SCALE = 32.0
 """map units: moves are of this size, and networks like numbers of size one"""
 OFFSET_SCALE = 64.0
 """map units: offsets between views of one place are of this size"""
-STILL = 0.5
-"""map units: a move shorter than that leaves no doubt"""
 
 CHUNK = 64
 """frames whose features are made at once"""
@@ -44,6 +43,8 @@ class OdometerSettings:
     head_width: int = 96
     view_deg: float = 90.0
     """How wide the view is."""
+    witness_channels: int = 0
+    """Channels of what past frames tell of walls around a coming step, a multiple of 8; 0: only the newest one does."""
 
 
 class Odometer(ModelMixin, ConfigMixin):
@@ -65,6 +66,7 @@ class Odometer(ModelMixin, ConfigMixin):
         coarse: int = 48,
         head_width: int = 96,
         view_deg: float = 90.0,
+        witness_channels: int = 0,
     ) -> None:
         super().__init__()
         if height % 2 or width % 2 or fine % 8 or coarse % 8:
@@ -75,6 +77,9 @@ class Odometer(ModelMixin, ConfigMixin):
         self.views = TwoViews(channels, height, width, fine, coarse, head_width, view_deg)
         self.step = OffsetHead(6, head_width, MOVE_SCALE)
         self.registration = OffsetHead(4, head_width, OFFSET_SCALE)
+        self.foresight: Foresight | None = None
+        if witness_channels:
+            self.foresight = Foresight(channels, height, witness_channels, head_width, view_deg)
 
     @classmethod
     def of(cls, settings: OdometerSettings, motion: Motion) -> "Odometer":
@@ -123,9 +128,29 @@ class Odometer(ModelMixin, ConfigMixin):
         # Exactly as told unless something has surely changed it: a move that is wrong goes on by itself.
         changed = seen.logit > SURE
         move = turned(torch.where(changed[:, None], seen.offset, ahead), view)
-        fresh = torch.where(changed, CAUTION * seen.variance, STEP_DOUBT) * (free.norm(dim=1) > STILL)
-        pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
-        return Whereabouts(pose=pose, move=move, bump=move - free, doubt=where.doubt + fresh[:, None])
+        doubt = torch.where(changed, CAUTION * seen.variance, STEP_DOUBT)
+        return where.moved(move, free, heading, doubt)
+
+    def foresee(
+        self,
+        where: Whereabouts,
+        features: Float[Tensor, "batch head_width"],
+        actions: Integer[Tensor, "batch step factor"],
+        witnesses: Witnesses | None,
+    ) -> Whereabouts:
+        """`advance` before the step is seen; `features` are of the newest view alone, `witnesses` saw what it does not."""
+        if self.foresight is not None and witnesses is not None:
+            free, _ = self.told_move(where, actions)
+            end = torch.cat((where.pose[:, :2] + free, where.pose[:, 2:]), 1)
+            features = features + self.foresight(end, witnesses)
+        return self.advance(where, features, actions)
+
+    def aim(
+        self, where: Whereabouts, actions: Integer[Tensor, "batch step factor"]
+    ) -> Float[Tensor, "batch 2"]:
+        """The place that witnesses of the next step should have seen: where its player's foremost edge would be."""
+        free, _ = self.told_move(where, actions)
+        return foremost(where.pose[:, :2] + free, free)
 
     @torch.no_grad()
     def expect(
@@ -134,22 +159,23 @@ class Odometer(ModelMixin, ConfigMixin):
         newest: Float[Tensor, "batch channel height width"],
         actions: Integer[Tensor, "batch step factor"],
         section: int,
-    ) -> Float[Tensor, "batch {section} 3"]:
-        """Poses of the section's frames before they are made; `actions` end with the section's own.
+        witnesses: Witnesses | None = None,
+    ) -> tuple[Followed, Whereabouts]:
+        """Where the section's frames will be seen from before they are made, and where it ends; that is where they are
+        when they are made, too: a model errs by a few units, which looks like a step that was changed.
 
-        What stands in the way is seen in the newest frame for the first step; later ones go as told.
+        `actions` end with the section's own. What stands in the way is foreseen for the first step; later ones go as told.
         """
         unseen = torch.zeros(len(newest), dtype=torch.bool, device=newest.device)
         window = actions[:, : actions.shape[1] - section + 1]
         turn = self.motion.turns(window)[:, -1]
-        where = self.advance(where, self.views(newest, newest, turn, unseen), window)
-        poses = [where.pose]
+        where = self.foresee(where, self.views(newest, newest, turn, unseen), window, witnesses)
+        steps = [Followed.one(where, where.pose)]
         for i in range(1, section):
-            move, heading = self.told_move(where, actions[:, : window.shape[1] + i])
-            pose = torch.cat((where.pose[:, :2] + move, heading[:, None]), 1)
-            where = replace(where, pose=pose, move=move)
-            poses.append(where.pose)
-        return torch.stack(poses, 1)
+            free, heading = self.told_move(where, actions[:, : window.shape[1] + i])
+            where = where.moved(free, free, heading, torch.full_like(heading, STEP_DOUBT))
+            steps.append(Followed.one(where, where.pose))
+        return joined(steps, 1), where
 
     def told_move(
         self, where: Whereabouts, actions: Integer[Tensor, "batch step factor"]
@@ -167,14 +193,12 @@ class Odometer(ModelMixin, ConfigMixin):
         latents: Float[Tensor, "batch time channel height width"],
         actions: Integer[Tensor, "batch known factor"],
         trail: Trail | None = None,
-        drawn: bool = False,
     ) -> tuple[Followed, Whereabouts]:
         """Follow frames on from the first of `latents`, which `where` tells of; `actions` end with the last one's.
 
         Returns what is known of every further frame, and where it all ends. There must be ACTIONS actions or more
-        before the first further frame's own: pad them with "none". With a `trail` of all frames before, loops are closed.
-        Frames that a model has `drawn` lie off a little by themselves, which looks like a step that was changed: they are
-        where it was told to draw them from.
+        before the first further frame's own: pad them with "none". With a `trail` of all frames before, loops are closed
+        and walls foreseen that the newest frame does not show.
         """
         batch, time = latents.shape[:2]
         known = actions[:, actions.shape[1] - (time - 1) - (ACTIONS - 1) :]
@@ -187,11 +211,14 @@ class Odometer(ModelMixin, ConfigMixin):
             turn = turns[:, first - 1 : part.stop - 1].flatten()
             nothing = torch.zeros(len(after), dtype=torch.bool, device=after.device)
             unseen = self.views(before, after, turn, nothing).unflatten(0, (batch, -1))
-            seen = unseen if drawn else self.views(before, after, turn, ~nothing).unflatten(0, (batch, -1))
+            seen = self.views(before, after, turn, ~nothing).unflatten(0, (batch, -1))
             for i, t in enumerate(range(part.start, part.stop)):
                 window = known[:, t - 1 : t - 1 + ACTIONS]
-                foreseen = self.advance(where, unseen[:, i], window)
-                where = foreseen if drawn else self.advance(where, seen[:, i], window)
+                witnesses = None
+                if trail is not None and self.foresight is not None:
+                    witnesses = trail.witnesses(self.aim(where, window), self.config.view_deg)
+                foreseen = self.foresee(where, unseen[:, i], window, witnesses)
+                where = self.advance(where, seen[:, i], window)
                 sightings = None
                 if trail is not None:
                     where, sightings = self.recognised(where, latents[:, t], trail.landmarks(where.pose))
@@ -271,9 +298,3 @@ class Odometer(ModelMixin, ConfigMixin):
         parts = found.logit, seen, found.variance
         same, places, variance = (each.unflatten(0, (-1, count)) for each in parts)
         return same, places, variance
-
-
-def directions(degrees: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:
-    """Angles as networks like them: cosine and sine."""
-    angle = torch.deg2rad(degrees)
-    return torch.stack((angle.cos(), angle.sin()), 1)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+STILL = 0.5
+"""map units: a move shorter than that leaves no doubt"""
 LANDMARKS = 4
 """past frames that a new one is registered against"""
 
@@ -43,6 +45,18 @@ class Whereabouts:
         """One of the batch."""
         part = slice(row, row + 1)
         return Whereabouts(**{name.name: getattr(self, name.name)[part] for name in fields(self)})
+
+    def moved(
+        self,
+        move: Float[Tensor, "batch 2"],
+        free: Float[Tensor, "batch 2"],
+        heading: Float[Tensor, " batch"],
+        doubt: Float[Tensor, " batch"],
+    ) -> "Whereabouts":
+        """A step further along x and y, of which the actions told `free`, and which adds that variance."""
+        pose = torch.cat((self.pose[:, :2] + move, heading[:, None]), 1)
+        fresh = doubt * (free.norm(dim=1) > STILL)
+        return Whereabouts(pose=pose, move=move, bump=move - free, doubt=self.doubt + fresh[:, None])
 
     def shifted(self, shift: Float[Tensor, "batch 2"]) -> "Whereabouts":
         """The same players a little aside; their last moves stay."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import joined
-from worldsim.past import Ahead, absent, history_of, recent_of
+from worldsim.past import Ahead, absent, foreseen, history_of, recent_of
 from worldsim.section import Section, shown
 from worldsim.world import World, make_section
 
@@ -43,7 +43,9 @@ def roll_out_inverted(
     newest = recent_of(memories, models, max(ACTIONS, models.transformer.config.action_window))
     known = torch.cat((newest.actions, actions), 1)
     where = joined([world.where for world in worlds])
-    poses = models.odometer.expect(where, newest.latents[:, -1], known, actions.shape[1])
+    poses = foreseen(memories, worlds[0].maker, where, newest.latents[:, -1], known, actions.shape[1])[
+        0
+    ].poses
     before, nothing = known.shape[1] - actions.shape[1], recent_of(memories, models)
     made: list[Float[Tensor, "batch section channel height width"]] = []
     for first in reversed(range(0, actions.shape[1], size)):

@@ -149,11 +149,11 @@ class Memory:
     def _poses(self) -> Float[Tensor, "room 3"]:
         return self._path.poses[0]
 
-    def poses(self, frames: Int64[np.ndarray, " n"] | list[int]) -> Float[Tensor, "n 3"]:
+    def poses(self, frames: Int64[Tensor, " n"] | list[int]) -> Float[Tensor, "n 3"]:
         """Where the frames of those numbers were seen from, as estimated."""
         return self._poses[torch.as_tensor(frames, dtype=torch.int64, device=self._poses.device)]
 
-    def latents(self, frames: Int64[np.ndarray, " n"] | list[int]) -> Float[Tensor, "n channel height width"]:
+    def latents(self, frames: Int64[Tensor, " n"] | list[int]) -> Float[Tensor, "n channel height width"]:
         """Latents of the frames of those numbers."""
         return self._latents[torch.as_tensor(frames, dtype=torch.int64, device=self._latents.device)]
 

@@ -9,8 +9,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from models.history import AgedFrames, History
+from models.packer import pad_actions
 from models.schedule import Schedule
-from retrieval.whereabouts import LANDMARKS, Sightings, Whereabouts, joined
+from retrieval.foresight import Witnesses, choose_witnesses
+from retrieval.odometer import ACTIONS
+from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory, Recalled
 from worldsim.section_maker import SectionMaker
@@ -66,6 +69,37 @@ def recent_of(memories: Sequence[Memory], models: WorldModels, count: int | None
     columns = zip(*(memory.recent(wanted) for memory in memories), strict=True)
     latents, actions, poses, present = (torch.stack(column) for column in columns)
     return Recent(latents=latents.to(models.dtype), actions=actions, poses=poses, present=present)
+
+
+def foreseen(
+    memories: Sequence[Memory],
+    maker: SectionMaker,
+    where: Whereabouts,
+    newest: Float[Tensor, "batch channel height width"],
+    actions: Int64[Tensor, "batch step factor"],
+    section: int,
+) -> tuple[Followed, Whereabouts]:
+    """Where so many coming frames will be seen from, and where that ends; `actions` end with theirs."""
+    known = pad_actions(actions, ACTIONS + section)
+    odometer, witnesses = maker.models.odometer, None
+    if odometer.foresight is not None:
+        places = odometer.aim(where, known[:, : known.shape[1] - section + 1])
+        found = [
+            _witnesses(memory, place[None], odometer.config.view_deg)
+            for memory, place in zip(memories, places, strict=True)
+        ]
+        witnesses = joined(found)
+    return maker.expect(where, newest, known, section, witnesses)
+
+
+def _witnesses(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> Witnesses:
+    """Frames of a memory that saw a place which the next step leads to."""
+    numbers = torch.arange(len(memory), device=place.device)[None]
+    ages = len(memory) - numbers
+    frames, found = choose_witnesses(place, memory.poses(numbers[0])[None], ages, ages > 0, view_deg)
+    return Witnesses(
+        latents=memory.latents(frames[0])[None], poses=memory.poses(frames[0])[None], present=found
+    )
 
 
 def recall_for(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.history import AgedFrames
 from retrieval.odometer import ACTIONS
-from retrieval.whereabouts import joined
+from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.errors import check_at_least
-from worldsim.past import Ahead, absent, history_of, recall_for, recent_of, registered
+from worldsim.past import Ahead, absent, foreseen, history_of, recall_for, recent_of, registered
 from worldsim.section import Section, shown
 from worldsim.world import World, keep_section, make_section, step_worlds
 
@@ -100,13 +100,13 @@ def roll_out_planned(
 
 def _expected(
     worlds: Sequence[World], actions: Int64[Tensor, "batch time factor"]
-) -> Float[Tensor, "batch time 3"]:
-    """Where the actions lead, as far as the tables of moves tell."""
-    maker = worlds[0].maker
-    recent = recent_of([world.memory for world in worlds], worlds[0].models, ACTIONS)
+) -> tuple[Followed, Whereabouts]:
+    """Where the actions lead, as far as the tables of moves tell and the first step shows."""
+    maker, memories = worlds[0].maker, [world.memory for world in worlds]
+    recent = recent_of(memories, maker.models, ACTIONS)
     known = torch.cat((recent.actions, actions), 1)
     where = joined([world.where for world in worlds])
-    return maker.models.odometer.expect(where, recent.latents[:, -1], known, actions.shape[1])
+    return foreseen(memories, maker, where, recent.latents[:, -1], known, actions.shape[1])
 
 
 def _made(
@@ -119,7 +119,7 @@ def _made(
     models, memories = worlds[0].models, [world.memory for world in worlds]
     size, gap = models.schedule.section, actions.shape[1] - models.schedule.section
     recent = recent_of(memories, models)
-    poses = _expected(worlds, actions)[:, gap:]
+    poses = _expected(worlds, actions)[0].poses[:, gap:]
     known = torch.cat((recent.actions, actions), 1)
     truth = None if true_poses is None else true_poses[:, first : first + size]
     recalled, ranked = recall_for(memories, worlds[0].maker, recent, known, poses, truth)
@@ -152,7 +152,7 @@ def _remembered(
     models = worlds[0].models
     recent = recent_of([world.memory for world in worlds], models)
     frames = absent(models.schedule.frames("last"), recent.latents)
-    poses = _expected(worlds, actions)[:, -1]
+    poses = _expected(worlds, actions)[0].poses[:, -1]
     for i, world in enumerate(worlds):
         found = world.memory.nearest(poses[i], models.schedule.recent_frames)
         if found is not None and -found.score <= nearness:
@@ -169,6 +169,5 @@ def _come_true(
     true_poses: Float[Tensor, "batch section 3"] | None,
 ) -> list[Section]:
     """The end is reached: it is what the worlds show next."""
-    recent = recent_of([world.memory for world in worlds], worlds[0].models)
-    keep_section(worlds, recent, made, actions, true_poses)
+    keep_section(worlds, made, actions, *_expected(worlds, actions), true_poses)
     return shown(worlds[0].maker, made)

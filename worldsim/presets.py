@@ -57,7 +57,7 @@ def tiny() -> Preset:
         descriptor=LearnedDescriptorSettings(
             channels=4, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=8, head_channels=4, dim=16
         ),
-        odometer=OdometerSettings(channels=4, fine=8, coarse=8, head_width=16),
+        odometer=OdometerSettings(channels=4, fine=8, coarse=8, head_width=16, witness_channels=8),
         flow=FlowSettings(denoising_steps=2),
     )
 

@@ -16,7 +16,7 @@ from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
 from worldsim.memory import Memory
-from worldsim.past import Ahead, Recent, history_of, recall_for, recent_of, recognised, registered
+from worldsim.past import Ahead, foreseen, history_of, recall_for, recent_of, recognised, registered
 from worldsim.recall import MemoryMode
 from worldsim.section import Clock, Section, shown
 from worldsim.section_maker import SectionMaker
@@ -204,15 +204,15 @@ def step_worlds(
     actions = actions.to(models.device).long()
     all_actions = torch.cat((recent.actions, actions), 1)
     where = joined([world.where for world in worlds])
-    known = pad_actions(all_actions, ACTIONS + actions.shape[1])
-    expected = maker.expect(where, recent.latents[:, -1], known, actions.shape[1])
-    recalled, ranked = recall_for(memories, maker, recent, all_actions, expected, true_poses)
-    history = registered(history_of(memories, models, recent, recalled, ranked, expected, ahead), maker)
+    expected, where = foreseen(memories, maker, where, recent.latents[:, -1], all_actions, actions.shape[1])
+    poses = expected.poses
+    recalled, ranked = recall_for(memories, maker, recent, all_actions, poses, true_poses)
+    history = registered(history_of(memories, models, recent, recalled, ranked, poses, ahead), maker)
     clock.lap("recall")
     latents = make_section(worlds, history, all_actions, clock.lap)
     sections = shown(maker, latents, recalled, clock.laps)
     clock.lap("decode")
-    keep_section(worlds, recent, latents, actions, true_poses)
+    keep_section(worlds, latents, actions, expected, where, true_poses)
     clock.lap("append")
     return sections
 
@@ -240,16 +240,17 @@ def make_section(
 @torch.no_grad()
 def keep_section(
     worlds: Sequence[World],
-    recent: Recent,
     latents: Float[Tensor, "batch section channel height width"],
     actions: Int64[Tensor, "batch section factor"],
+    followed: Followed,
+    where: Whereabouts,
     true_poses: Float[Tensor, "batch section 3"] | None,
 ) -> None:
-    """Look at what was made after the recent frames, and remember it: every world is one section on."""
+    """Look at what was made, and remember it: every world is one section on.
+
+    `followed` and `where` as it was foreseen: what a model has drawn is where it was told to draw it, unless recognised.
+    """
     maker, memories = worlds[0].maker, [world.memory for world in worlds]
-    known = pad_actions(torch.cat((recent.actions, actions), 1), ACTIONS + actions.shape[1])
-    where = joined([world.where for world in worlds])
-    followed, where = maker.track(where, torch.cat((recent.latents[:, -1:], latents), 1), known, drawn=True)
     where, sighted = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
     followed = followed.ended(where, sighted)
     keys = None

@@ -78,13 +78,19 @@ def test_what_is_expected_is_what_tracking_expected() -> None:
     latents, actions = inputs(2, 30)
     followed, where = model.track(Whereabouts.origin(2), latents[:, :29], actions[:, :-1])
     everything, _ = model.track(Whereabouts.origin(2), latents, actions)
-    coming = model.expect(where, latents[:, 28], actions, 1)
-    torch.testing.assert_close(coming[:, 0], everything.expected[:, -1], atol=1e-4, rtol=0)
+    coming, _ = model.expect(where, latents[:, 28], actions, 1)
+    torch.testing.assert_close(coming.poses[:, 0], everything.expected[:, -1], atol=1e-4, rtol=0)
     told = an_odometer(-1e9)
-    several = told.expect(where, latents[:, 28], torch.cat((actions, actions[:, :2]), 1), 3)
+    several, end = told.expect(where, latents[:, 28], torch.cat((actions, actions[:, :2]), 1), 3)
     longer = torch.cat((latents[:, 28:29],) * 4, 1)
     later, _ = told.track(where, longer, torch.cat((actions, actions[:, :2]), 1))
-    torch.testing.assert_close(several, later.poses, atol=1e-4, rtol=0)
+    for known, same in (
+        (several.poses, later.poses),
+        (several.moves, later.moves),
+        (several.doubts, later.doubts),
+    ):
+        torch.testing.assert_close(known, same, atol=1e-4, rtol=0)
+    assert torch.equal(end.pose, several.poses[:, -1])
     assert not torch.allclose(followed.poses, followed.expected, atol=0.1)
 
 
@@ -108,12 +114,12 @@ def test_what_a_model_draws_is_what_it_was_told_to_draw(foreseen: float) -> None
     actions[:, :, 0] = 1
     model = Stopped.of(SETTINGS, walking()).eval()
     model.foreseen, model.shown = foreseen, foreseen + 4
-    expected = model.expect(Whereabouts.origin(1), latents[:, 0], actions, 1)[:, 0]
-    for drawn, stopped in ((False, foreseen + 4), (True, foreseen)):
-        followed, where = model.track(Whereabouts.origin(1), latents, actions, drawn=drawn)
+    expected, drawn = model.expect(Whereabouts.origin(1), latents[:, 0], actions, 1)
+    followed, seen = model.track(Whereabouts.origin(1), latents, actions)
+    for where, stopped in ((seen, foreseen + 4), (drawn, foreseen)):
         assert float(where.pose[0, 0]) == pytest.approx(8 - stopped, abs=1e-4)
         assert float(where.bump[0, 0]) == pytest.approx(-stopped, abs=1e-4)
-        torch.testing.assert_close(followed.expected[:, 0], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(followed.expected[:, 0], expected.poses[:, 0], atol=1e-4, rtol=0)
 
 
 def test_a_bump_is_told_on() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from retrieval.foresight import WITNESSES
 from retrieval.motion import Motion
 from retrieval.odometer import ACTIONS, Odometer, Whereabouts
 from worldsim.presets import tiny
@@ -14,10 +15,10 @@ from worldsim.training.odometer import (
     Moves,
     OdometerTraining,
     draw_pairs,
-    draw_views,
     odometer_loss,
-    registration_loss,
 )
+from worldsim.training.registration import draw_views, registration_loss
+from worldsim.training.witnesses import draw_witnesses
 
 
 def walking() -> Motion:
@@ -137,7 +138,7 @@ def test_registration_learns_offsets_that_views_show(episodes_of) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     errors: list[dict[str, torch.Tensor]] = []
     for step in range(400):
-        loss, found = registration_loss(model, episodes, settings(), torch.Generator().manual_seed(step))
+        loss, found = registration_loss(model, episodes, 64, 0.1, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,3 +149,50 @@ def test_registration_learns_offsets_that_views_show(episodes_of) -> None:
     )
     assert first["error_registered"] == pytest.approx(first["error_told"], rel=0.1)
     assert last["error_registered"] < 0.5 * last["error_told"]
+
+
+def test_witnesses_are_earlier_frames_that_saw_the_place(episodes_of) -> None:
+    """A frame that is not yet there would tell what play cannot know; young ones are where they are, old ones nearly."""
+    generator = torch.Generator().manual_seed(3)
+    poses = torch.zeros(3, 90, 4)
+    poses[..., :2] = 300 * torch.rand(3, 90, 2, generator=generator)
+    headings = 360 * torch.rand(3, 90, generator=generator)
+    latents = torch.zeros(3, 90, 4, 12, 16)
+    latents[:, :, 0] = torch.arange(90)[:, None, None]
+    episodes = replace(episodes_of(count=3, length=90), poses=poses, latents=latents.half())
+    episode, time = (
+        torch.randint(3, (200,), generator=generator),
+        torch.randint(1, 90, (200,), generator=generator),
+    )
+    place = 300 * torch.rand(200, 2, generator=generator)
+    drawn = draw_witnesses(episodes, headings, episode, time, place, 90.0, 0.0, generator)
+    frames = drawn.latents[:, :, 0, 0, 0].round().long()
+    assert bool((frames < time[:, None])[drawn.present].all())
+    assert 2 < float(drawn.present.sum(1).float().mean()) < WITNESSES
+    true = torch.cat((poses[..., :2], headings[..., None]), -1)[episode[:, None], frames]
+    off = (drawn.poses - true)[drawn.present]
+    ages = (time[:, None] - frames)[drawn.present]
+    assert not off[:, 2].any()
+    far = off[:, :2].norm(dim=1)
+    assert float(far[ages > 50].mean()) > 5 * float(far[ages < 5].mean())
+    assert 1 < float(far[ages > 50].mean()) < 5
+    angle = torch.deg2rad(true[..., 2])
+    away = place[:, None] - true[..., :2]
+    ahead = away[..., 0] * angle.cos() + away[..., 1] * angle.sin()
+    assert bool((ahead > 0.7 * away.norm(dim=-1))[drawn.present].all())
+
+
+def test_foresight_learns_from_steps_that_are_not_seen(episodes_of) -> None:
+    """What the next frame shows needs no foresight: taught by it, foresight would be told of what it is not there for."""
+    episodes, _ = walled(episodes_of(count=3, length=60))
+    moves = Moves.of(episodes, walking())
+    model = Odometer.of(tiny().odometer, walking())
+    torch.nn.init.normal_(model.step.mlp[-1].weight)
+    last = model.foresight.join[-1].weight
+    for share, learns in ((0.0, True), (1.0, False)):
+        model.zero_grad()
+        loss, _ = odometer_loss(
+            model, episodes, moves, settings(seen_share=share), torch.Generator().manual_seed(0)
+        )
+        loss.backward()
+        assert bool(last.grad.any()) is learns

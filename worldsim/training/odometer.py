@@ -2,47 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import log
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.history import add_noise
-from retrieval.motion import FREE_WIDTH, Motion, fit_motion, offset_from, turned
-from retrieval.odometer import MOVE_SCALE, OFFSET_SCALE, Odometer
-from retrieval.offset import Offset
+from retrieval.foresight import foremost
+from retrieval.motion import FREE_WIDTH, Motion, fit_motion, turned
+from retrieval.odometer import MOVE_SCALE, Odometer
 from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
-from worldsim.recall import PLACE, score_places
 from worldsim.training.components import keep_component, start_weights, trained_autoencoder
-from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
 from worldsim.training.loop import LoopSettings, TrainingLoop
+from worldsim.training.offsets import mean_of, offset_loss
 from worldsim.training.processes import Processes
 from worldsim.training.reading import read_action_space
+from worldsim.training.registration import registration_loss
 from worldsim.training.state import TrainingState
+from worldsim.training.witnesses import draw_witnesses
 
 FIT_EPISODES = 64
 """episodes that the motion tables are fitted to: a few are enough, for they are exact"""
-CHANCE = 10.0
-"""weight of chance against nearness where views are drawn to be registered: six of ten pairs or more show one place, about
-as many as recall finds at play"""
-APART = 20
-"""steps between the two frames at least: those in between are in the recent context, and never recalled"""
-SAME_PLACE = 0.1
-"""covisibility above which two views show one place"""
 WRONG_SHARE, WRONG_UNITS = 0.3, 16.0
 """part of the steps that are seen of which a wrong move is told, and the greatest standard deviation of its error"""
 OVERLOOKED = 0.1
 """part of the steps whose bump is taken to have been overlooked"""
-SPREAD_WEIGHT = 0.1
-"""of how well distances from the truth are expected, beside these themselves"""
-DRIFT_UNITS = 200.0
-"""greatest standard deviation of told offsets, in map units: they drift so far in some 300 steps"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +129,7 @@ def train_odometer(settings: OdometerTraining) -> None:
     def take_step(step: int) -> dict[str, Tensor]:
         generator = processes.generator(settings.seed, step)
         loss, found = odometer_loss(model, episodes, moves, settings, generator)
-        more, errors = registration_loss(model, episodes, settings, generator)
+        more, errors = registration_loss(model, episodes, settings.batch, settings.noise, generator)
         optimizer.zero_grad()
         (loss + more).backward()
         processes.average_gradients(parameters)
@@ -217,10 +206,19 @@ def odometer_loss(
     off = torch.where(uniform(batch, 1) < OVERLOOKED, -bump, off)
     earlier, bump = moves.moves[episode, time - 1] + off, bump + off
     view = moves.headings_deg[episode, time - 1]
-    free = turned(model.motion.carry * earlier + moves.free[episode, time], -view)
+    pushed = model.motion.carry * earlier + moves.free[episode, time]
+    free = turned(pushed, -view)
     true = turned(moves.moves[episode, time], -view)
     turn = moves.headings_deg[episode, time] - view
     features = model.views(pairs[:, 0], pairs[:, 1], turn, seen)
+    if model.foresight is not None:
+        end = episodes.poses[episode, time - 1, :2] + pushed
+        place, view_deg = foremost(end, pushed), model.config.view_deg
+        witnesses = draw_witnesses(
+            episodes, moves.headings_deg, episode, time, place, view_deg, settings.noise, generator
+        )
+        foreseen = model.foresight(torch.cat((end, view[:, None]), 1), witnesses)
+        features = features + foreseen * ~seen[:, None]
     # Told what did not happen, a sight of it must say so: of free steps there are ten times as many as of changed ones.
     error = WRONG_UNITS ** uniform(batch, 1) * torch.randn(batch, 2, generator=generator, device=device)
     wrong = seen & (uniform(batch) < WRONG_SHARE)
@@ -233,69 +231,5 @@ def odometer_loss(
     gate = functional.binary_cross_entropy_with_logits(made.logit, changed.float(), weight)
     errors = (torch.where(made.logit[:, None] > 0, made.offset, told) - true).detach().norm(dim=1)
     real = changed & ~wrong
-    found = {"error_seen": _mean(errors, real & seen), "error_unseen": _mean(errors, real & ~seen)}
+    found = {"error_seen": mean_of(errors, real & seen), "error_unseen": mean_of(errors, real & ~seen)}
     return gate + offset_loss(made, true, changed, MOVE_SCALE), found
-
-
-def offset_loss(
-    found: Offset, true: Float[Tensor, "batch 2"], counts: Bool[Tensor, " batch"], scale: float
-) -> Float[Tensor, ""]:
-    """Mean distance from the truth in scales, and how badly it was expected, where it counts.
-
-    The expectation learns from the distance, never the other way round: b in e^(−r/b) / 2πb², whose mean is 2b.
-    """
-    distance = (found.offset - true).square().sum(1).add(1e-4).sqrt() / scale
-    spread = found.log_spread - log(scale)
-    expected = 2 * distance.detach() * (-spread).exp() + 2 * spread
-    return _mean(distance + SPREAD_WEIGHT * expected, counts)
-
-
-def draw_views(
-    episodes: LatentEpisodes, batch: int, generator: torch.Generator
-) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Int[Tensor, " batch"]]:
-    """Episodes and two frames of each that mostly look at one place: as the oracle ranks them, with some chance."""
-    device = generator.device
-    episode = torch.randint(len(episodes), (batch,), generator=generator, device=device)
-    lengths, poses = episodes.lengths[episode], episodes.poses[episode][..., [0, 1, 3]]
-    time = (torch.rand(batch, generator=generator, device=device) * lengths).long()
-    numbers = torch.arange(poses.shape[1], device=device)
-    near = score_places(poses, poses[torch.arange(batch, device=device), time], PLACE)
-    chance = torch.rand(near.shape, generator=generator, device=device)
-    allowed = ((numbers - time[:, None]).abs() >= APART) & (numbers < lengths[:, None])
-    return episode, time, (near + CHANCE * chance).masked_fill(~allowed, -torch.inf).argmax(1)
-
-
-def registration_loss(
-    model: Odometer, episodes: LatentEpisodes, settings: OdometerTraining, generator: torch.Generator
-) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Do two views show one place (cross entropy), and where does one lie from the other then (distance)?
-
-    Told offsets are off by up to DRIFT_UNITS. Also the mean errors of both in map units, and the share of wrong answers.
-    """
-    batch, device = settings.batch, generator.device
-    episode, time, other = draw_views(episodes, batch, generator)
-    views = torch.stack((episodes.latents[episode, time], episodes.latents[episode, other]), 1).float()
-    noise = torch.randn(views.shape, generator=generator, device=device)
-    level = settings.noise * torch.rand(batch, generator=generator, device=device).square()
-    views = add_noise(views, level, noise)
-    here, there = episodes.poses[episode, time], episodes.poses[episode, other]
-    true = offset_from(there[:, [0, 1, 3]], here[:, [0, 1, 3]])
-    turn = (there[:, 3:] - here[:, 3:] + 180) % 360 - 180
-    drift = DRIFT_UNITS ** torch.rand(batch, 1, generator=generator, device=device)
-    told = true + drift * torch.randn(batch, 2, generator=generator, device=device)
-    found = model.register(views[:, 0], views[:, 1], torch.cat((told, turn), 1))
-    rooms = episodes.rooms[episode[:, None], torch.stack((time, other), 1)].long()
-    seen = covisibility(there[:, None], rooms[:, 1:], here, rooms[:, 0], CovisibilitySettings())[:, 0]
-    same = seen > SAME_PLACE
-    gate = functional.binary_cross_entropy_with_logits(found.logit, same.float())
-    kept = torch.where(found.logit[:, None] > 0, found.offset, told)
-    errors = {
-        "error_told": _mean((told - true).norm(dim=1), same),
-        "error_registered": _mean((kept - true).detach().norm(dim=1), same),
-        "wrong_place": ((found.logit > 0) != same).float().mean(),
-    }
-    return gate + offset_loss(found, true, same, OFFSET_SCALE), errors
-
-
-def _mean(values: Float[Tensor, " batch"], of: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
-    return (values * of).sum() / of.sum().clamp(min=1)

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from models.flow import FlowSettings
 from models.packer import pad_actions
+from retrieval.foresight import Witnesses, choose_witnesses
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.odometer import ACTIONS, Odometer
+from retrieval.whereabouts import Followed, Whereabouts
 from worldsim.errors import check_at_least
 from worldsim.training.covisibility import coverage
 from worldsim.training.data import LatentEpisodes
@@ -127,9 +129,23 @@ class SelfRollout:
 
     def pasts(self) -> Pasts:
         """As the next step of training finds them."""
-        expected = self.odometer.expect(self.where, self.recent[:, -1], self._actions(), self.section)
+        expected = self._foreseen()[0].poses
         gap = torch.zeros_like(self.moments.time)
         return Pasts(self.moments, self.recent, self.present, self.poses, expected, gap)
+
+    def _foreseen(self) -> tuple[Followed, Whereabouts]:
+        """Where the coming section will be seen from; of walls beside the newest view the recent frames tell."""
+        actions, witnesses, odometer = self._actions(), None, self.odometer
+        if odometer.foresight is not None:
+            place = odometer.aim(self.where, actions[:, : actions.shape[1] - self.section + 1])
+            reach = self.recent.shape[1]
+            ages = torch.arange(reach, 0, -1, device=place.device).expand(len(place), -1)
+            frames, found = choose_witnesses(place, self.poses, ages, self.present, odometer.config.view_deg)
+            rows = torch.arange(len(place), device=place.device)[:, None]
+            witnesses = Witnesses(
+                latents=self.recent[rows, frames], poses=self.poses[rows, frames], present=found
+            )
+        return odometer.expect(self.where, self.recent[:, -1], actions, self.section, witnesses)
 
     def known(self, picks: Picks) -> Float[Tensor, " batch"]:
         """How much of the target the recalled frames show or, of the recent ones, those that are still true."""
@@ -149,8 +165,7 @@ class SelfRollout:
     def advance(self, made: Float[Tensor, "batch section channel height width"]) -> None:
         """Append a section that the model made, as at play."""
         made = made.float().clamp(-BOUND, BOUND)
-        seen = torch.cat((self.recent[:, -1:], made), 1)
-        followed, where = self.odometer.track(self.where, seen, self._actions(), drawn=True)
+        followed, where = self._foreseen()
         self.where, _ = self.odometer.recognised(where, made[:, -1], self._landmarks(where.pose))
         self.headings = torch.cat((self.headings, followed.poses[..., 2]), 1)[:, self.section :]
         self.moves = torch.cat((self.moves, followed.moves), 1)[:, self.section :]

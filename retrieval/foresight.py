@@ -1,0 +1,121 @@
+"""What stands around the end of a coming step, as past views show it: walls beside and behind a player too.
+
+The newest view shows what lies ahead of it; two of three steps that something stops are taken sideways, backwards or into
+what has just left the view. But some past frame looked there. Such witnesses are chosen by where they were seen from, and
+asked whether points around the end of the step are free: an occupancy grid as a neural field (Mescheder et al. 2019),
+whose features are sampled at the column of each view that shows the point (as Yu et al. 2021, pixelNeRF, do).
+"""
+
+from dataclasses import dataclass
+from math import radians, tan
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from retrieval.descriptor import ResidualBlock
+from retrieval.motion import turned
+from retrieval.spread import spread
+
+WITNESSES = 5
+APART = 2
+"""they lie more than this many frames apart"""
+NEAREST, IDEAL, FARTHEST = 16.0, 80.0, 320.0
+"""distances of what they are asked about, in map units: at least, at best, at most"""
+EDGE = 0.95
+"""of the half of a view that a point may lie from its middle"""
+AGEING = 0.1
+"""halvings of the distance that a hundred frames of age are worth: places drift"""
+SIDE, PITCH = 7, 12.0
+"""points a side of the grid, and map units between them: a player's half width is 16"""
+TOLD = 8
+"""numbers that witnesses tell of a point"""
+PLAYER_HALF = 16.0
+"""half of how wide a player is, in map units"""
+SCALE = 64.0
+"""map units: networks like numbers of size one"""
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """Past frames that may have seen what stands around a place."""
+
+    latents: Float[Tensor, "batch witness channel height width"]
+    poses: Float[Tensor, "batch witness 3"]
+    present: Bool[Tensor, "batch witness"]
+
+
+def foremost(end: Float[Tensor, "batch 2"], move: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
+    """The foremost edge of players whose moves end there: what witnesses should have seen."""
+    return end + PLAYER_HALF * functional.normalize(move, dim=1)
+
+
+def seen_from(
+    places: Float[Tensor, "batch point 2"], poses: Float[Tensor, "batch view 3"]
+) -> Float[Tensor, "batch view point 2"]:
+    """Where places lie, forward and left of views; both in one map."""
+    away = places[:, None] - poses[:, :, None, :2]
+    return turned(away, -poses[..., 2:].expand(away.shape[:-1]))
+
+
+def choose_witnesses(
+    place: Float[Tensor, "batch 2"],
+    poses: Float[Tensor, "batch n 3"],
+    ages: Int64[Tensor, "batch n"],
+    allowed: Bool[Tensor, "batch n"],
+    view_deg: float,
+) -> tuple[Int64[Tensor, "batch witness"], Bool[Tensor, "batch witness"]]:
+    """Which past frames looked at a place from nearby, and whether there are so many; `ages` count from the step."""
+    forward, left = seen_from(place[:, None], poses)[:, :, 0].unbind(-1)
+    distance = torch.hypot(forward, left)
+    inside = (left.abs() < EDGE * tan(radians(view_deg) / 2) * forward) & (forward > NEAREST)
+    worth = -(distance / IDEAL).clamp(min=1e-3).log2().abs() - AGEING / 100 * ages
+    return spread(worth, ages, WITNESSES, APART, allowed & inside & (distance < FARTHEST))
+
+
+class Foresight(nn.Module):
+    """One vector of what stands around the end of a step; begins as zeros, to be added to what the newest view tells."""
+
+    def __init__(self, channels: int, height: int, hidden: int, width: int, view_deg: float) -> None:
+        super().__init__()
+        self.tangent = tan(radians(view_deg) / 2)
+        side = torch.arange(SIDE) * PITCH - (SIDE - 1) * PITCH / 2
+        self.grid: Tensor
+        self.register_buffer("grid", torch.cartesian_prod(side, side), persistent=False)
+        self.scan = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1),
+            ResidualBlock(hidden),
+            nn.SiLU(),
+            nn.Conv2d(hidden, hidden, (height, 1)),
+        )
+        self.ask = nn.Sequential(
+            nn.Linear(hidden + 5, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, TOLD + 1)
+        )
+        self.join = nn.Sequential(
+            nn.SiLU(), nn.Linear(SIDE**2 * TOLD, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        for parameter in self.join[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, end: Float[Tensor, "batch 3"], witnesses: Witnesses) -> Float[Tensor, "batch width"]:
+        """`end` is where the step would lead if nothing stood in the way, and its heading."""
+        number = self.grid.dtype
+        count = witnesses.present.shape[1]
+        around = turned(self.grid.float().expand(len(end), -1, -1), end[:, 2:].expand(-1, len(self.grid)))
+        forward, left = seen_from(end[:, None, :2] + around, witnesses.poses).unbind(-1)
+        ahead = forward.clamp(min=4.0)
+        column = -left / ahead / self.tangent
+        shown = (forward > 4.0) & (column.abs() < 1) & witnesses.present[..., None]
+        scans = self.scan(witnesses.latents.flatten(0, 1).to(number))
+        where = torch.stack((column.clamp(-1.2, 1.2), torch.zeros_like(column)), -1).flatten(0, 1)[:, None]
+        found = functional.grid_sample(scans.float(), where, padding_mode="border", align_corners=False)
+        found = found[:, :, 0].transpose(1, 2).unflatten(0, (-1, count))
+        numbers = torch.stack(
+            (forward / SCALE, left / SCALE, ahead.log2() - 6, SCALE / ahead / 4, shown.float()), -1
+        )
+        told = self.ask(torch.cat((found.to(number), numbers.to(number)), -1)).float()
+        # Whom to believe of a point: none says nothing of it, as if everyone were silent.
+        weight = told[..., -1].exp().clamp(max=1e4) * shown
+        means = (told[..., :-1] * weight[..., None]).sum(1) / (weight.sum(1)[..., None] + 1.0)
+        return self.join(means.flatten(1).to(number))

@@ -1,0 +1,45 @@
+"""Past frames for the training of foresight: those that play would ask, with the errors that they have there."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from models.history import add_noise
+from retrieval.foresight import Witnesses, choose_witnesses
+from worldsim.training.data import LatentEpisodes
+
+ASTRAY = 6.0
+"""greatest standard deviation of where a frame of ASTRAY_AGE is believed to have been seen from, in map units"""
+ASTRAY_AGE = 60
+"""frames: younger ones have drifted less, older ones no more, because places are recognised"""
+
+
+def draw_witnesses(
+    episodes: LatentEpisodes,
+    headings_deg: Float[Tensor, "episode time"],
+    episode: Int[Tensor, " batch"],
+    time: Int[Tensor, " batch"],
+    place: Float[Tensor, "batch 2"],
+    view_deg: float,
+    noise: float,
+    generator: torch.Generator,
+) -> Witnesses:
+    """Frames before `time` that saw a place; their latents under noise up to a level, their places a little off."""
+    device, batch = generator.device, len(episode)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    poses = torch.cat((episodes.poses[episode][..., :2], headings_deg[episode][..., None]), -1)
+    ages = time[:, None] - torch.arange(poses.shape[1], device=device)
+    frames, present = choose_witnesses(place, poses, ages, ages > 0, view_deg)
+    rows = torch.arange(batch, device=device)[:, None]
+    latents, seen_from = episodes.latents[episode[:, None], frames].float(), poses[rows, frames]
+    drift = ASTRAY * uniform(batch, 1).square() * (ages[rows, frames] / ASTRAY_AGE).clamp(0, 1)
+    off = drift[..., None] * torch.randn(*frames.shape, 2, generator=generator, device=device)
+    drawn = torch.randn(latents.shape, generator=generator, device=device)
+    return Witnesses(
+        latents=add_noise(latents, noise * uniform(batch).square(), drawn),
+        poses=torch.cat((seen_from[..., :2] + off, seen_from[..., 2:]), -1),
+        present=present,
+    )
