@@ -11,12 +11,13 @@ from models.graphed import Graphed
 from models.history import History
 from models.history_cache import HistoryCache
 from models.packer import Pack
+from retrieval.foresight import Witnesses
 from retrieval.landmarks import Landmarks
 from retrieval.whereabouts import Followed, Sightings, Whereabouts
 from worldsim.checkpoint import WorldModels
 from worldsim.recall import make_queries
 
-for _type in (Whereabouts, Followed, Landmarks, Sightings):
+for _type in (Whereabouts, Followed, Landmarks, Sightings, Witnesses):
     torch.export.register_dataclass(_type)
 
 
@@ -32,7 +33,6 @@ class SectionMaker:
         self.sample = Graphed(self._denoise)
         self.decode = Graphed(models.autoencoder.decode_frames)
         self.register = Graphed(models.odometer.registered)
-        self.track = Graphed(models.odometer.track)
         self.recognised = Graphed(models.odometer.recognised)
         self.keys = Graphed(models.descriptor.keys)
 
