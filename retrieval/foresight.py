@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrieval.descriptor import ResidualBlock
 from retrieval.motion import turned
 from retrieval.spread import spread
 
@@ -27,10 +26,10 @@ EDGE = 0.95
 """of the half of a view that a point may lie from its middle"""
 AGEING = 0.1
 """halvings of the distance that a hundred frames of age are worth: places drift"""
-SIDE, PITCH = 7, 12.0
+SIDE, PITCH = 5, 16.0
 """points a side of the grid, and map units between them: a player's half width is 16"""
-TOLD = 8
-"""numbers that witnesses tell of a point"""
+TOLD, JOINED = 6, 40
+"""numbers that witnesses tell of a point, and those that are made of all points"""
 PLAYER_HALF = 16.0
 """half of how wide a player is, in map units"""
 SCALE = 64.0
@@ -77,37 +76,38 @@ def choose_witnesses(
 class Foresight(nn.Module):
     """One vector of what stands around the end of a step; begins as zeros, to be added to what the newest view tells."""
 
-    def __init__(self, channels: int, height: int, hidden: int, width: int, view_deg: float) -> None:
+    def __init__(self, fine: int, height: int, hidden: int, width: int, view_deg: float) -> None:
         super().__init__()
         self.tangent = tan(radians(view_deg) / 2)
         side = torch.arange(SIDE) * PITCH - (SIDE - 1) * PITCH / 2
         self.grid: Tensor
         self.register_buffer("grid", torch.cartesian_prod(side, side), persistent=False)
-        self.scan = nn.Sequential(
-            nn.Conv2d(channels, hidden, 3, padding=1),
-            ResidualBlock(hidden),
-            nn.SiLU(),
-            nn.Conv2d(hidden, hidden, (height, 1)),
-        )
+        self.scan = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, hidden, (height, 1)))
         self.ask = nn.Sequential(
             nn.Linear(hidden + 5, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, TOLD + 1)
         )
         self.join = nn.Sequential(
-            nn.SiLU(), nn.Linear(SIDE**2 * TOLD, width), nn.SiLU(), nn.Linear(width, width)
+            nn.SiLU(), nn.Linear(SIDE**2 * TOLD, JOINED), nn.SiLU(), nn.Linear(JOINED, width)
         )
         for parameter in self.join[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, end: Float[Tensor, "batch 3"], witnesses: Witnesses) -> Float[Tensor, "batch width"]:
-        """`end` is where the step would lead if nothing stood in the way, and its heading."""
-        number = self.grid.dtype
+    def forward(
+        self,
+        end: Float[Tensor, "batch 3"],
+        views: Float[Tensor, "batch witness fine height width"],
+        witnesses: Witnesses,
+    ) -> Float[Tensor, "batch head_width"]:
+        """`end` is where the step would lead if nothing stood in the way, and its heading; `views` are what the
+        witnesses' latents show cell by cell, `TwoViews.alone`."""
         count = witnesses.present.shape[1]
         around = turned(self.grid.float().expand(len(end), -1, -1), end[:, 2:].expand(-1, len(self.grid)))
         forward, left = seen_from(end[:, None, :2] + around, witnesses.poses).unbind(-1)
         ahead = forward.clamp(min=4.0)
         column = -left / ahead / self.tangent
         shown = (forward > 4.0) & (column.abs() < 1) & witnesses.present[..., None]
-        scans = self.scan(witnesses.latents.flatten(0, 1).to(number))
+        scans = self.scan(views.flatten(0, 1))
+        number = scans.dtype
         where = torch.stack((column.clamp(-1.2, 1.2), torch.zeros_like(column)), -1).flatten(0, 1)[:, None]
         found = functional.grid_sample(scans.float(), where, padding_mode="border", align_corners=False)
         found = found[:, :, 0].transpose(1, 2).unflatten(0, (-1, count))

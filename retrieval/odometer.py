@@ -13,17 +13,12 @@ from torch.nn import functional
 from retrieval.foresight import Foresight, Witnesses, foremost
 from retrieval.landmarks import CAUTION, STEP_DOUBT, SURE, Landmarks, Trail, recognition
 from retrieval.motion import TURN_STEPS, Motion, directions, offset_from, turned
-from retrieval.offset import Offset, OffsetHead
+from retrieval.offset import MOVE_SCALE, OFFSET_SCALE, Offset, OffsetHead
 from retrieval.two_views import TwoViews
 from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 
 ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
-MOVE_SCALE = 32.0
-"""map units: moves are of this size, and networks like numbers of size one"""
-OFFSET_SCALE = 64.0
-"""map units: offsets between views of one place are of this size"""
-
 CHUNK = 64
 """frames whose features are made at once"""
 
@@ -44,7 +39,7 @@ class OdometerSettings:
     view_deg: float = 90.0
     """How wide the view is."""
     witness_channels: int = 0
-    """Channels of what past frames tell of walls around a coming step, a multiple of 8; 0: only the newest one does."""
+    """Channels of what past frames tell of walls around a coming step, 0: only the newest one does."""
 
 
 class Odometer(ModelMixin, ConfigMixin):
@@ -69,17 +64,13 @@ class Odometer(ModelMixin, ConfigMixin):
         witness_channels: int = 0,
     ) -> None:
         super().__init__()
-        if height % 2 or width % 2 or fine % 8 or coarse % 8:
-            raise ValueError(
-                f"height {height}, width {width} must be even, fine {fine} and coarse {coarse} multiples of 8"
-            )
         self.motion = Motion.of_json(motion)
         self.views = TwoViews(channels, height, width, fine, coarse, head_width, view_deg)
         self.step = OffsetHead(6, head_width, MOVE_SCALE)
         self.registration = OffsetHead(4, head_width, OFFSET_SCALE)
         self.foresight: Foresight | None = None
         if witness_channels:
-            self.foresight = Foresight(channels, height, witness_channels, head_width, view_deg)
+            self.foresight = Foresight(fine, height, witness_channels, head_width, view_deg)
 
     @classmethod
     def of(cls, settings: OdometerSettings, motion: Motion) -> "Odometer":
@@ -142,8 +133,17 @@ class Odometer(ModelMixin, ConfigMixin):
         if self.foresight is not None and witnesses is not None:
             free, _ = self.told_move(where, actions)
             end = torch.cat((where.pose[:, :2] + free, where.pose[:, 2:]), 1)
-            features = features + self.foresight(end, witnesses)
+            features = features + self.told_by(witnesses, end)
         return self.advance(where, features, actions)
+
+    def told_by(
+        self, witnesses: Witnesses, end: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch head_width"]:
+        """What they tell of walls around the end of a step, to be added to the features of the newest view alone."""
+        assert self.foresight is not None
+        views = self.views.alone(witnesses.latents.flatten(0, 1)).unflatten(0, (len(end), -1))
+        told: Tensor = self.foresight(end, views, witnesses)
+        return told
 
     def aim(
         self, where: Whereabouts, actions: Integer[Tensor, "batch step factor"]

@@ -7,6 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+MOVE_SCALE = 32.0
+"""map units: moves are of this size, and networks like numbers of size one"""
+OFFSET_SCALE = 64.0
+"""map units: offsets between views of one place are of this size"""
 WIDEST, NARROWEST = 3.0, -6.0
 """logarithms of the greatest and the least spread, in scales"""
 

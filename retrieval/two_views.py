@@ -45,6 +45,10 @@ class TwoViews(nn.Module):
         self, channels: int, height: int, width: int, fine: int, coarse: int, head_width: int, view_deg: float
     ) -> None:
         super().__init__()
+        if height % 2 or width % 2 or fine % 8 or coarse % 8:
+            raise ValueError(
+                f"height {height}, width {width} must be even, fine {fine} and coarse {coarse} multiples of 8"
+            )
         self.view_deg = view_deg
         self.enter = nn.Conv2d(2 * channels + 1, fine, 3, padding=1)
         self.fine = nn.Sequential(*(ResidualBlock(fine) for _ in range(3)))
@@ -66,6 +70,21 @@ class TwoViews(nn.Module):
         there = torch.cat((second.float() * here, here.expand(-1, 1, *second.shape[2:])), 1)
         # In float32: bfloat16 tells directions to a few hundredths of a cell only.
         turned = turned_view(there, -turn_deg, self.view_deg)
-        x = self.fine(self.enter(torch.cat((first.to(number), turned.to(number)), 1)))
+        x = self._looked_at(first.to(number), turned.to(number))
         x = self.coarse(self.halve(x))
         return self.project(functional.silu(self.squeeze(functional.silu(x))).flatten(1))
+
+    def alone(
+        self, views: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch fine height width"]:
+        """What a view shows cell by cell, without a second one."""
+        views = views.to(self.enter.weight.dtype)
+        return self._looked_at(views, views.new_zeros(len(views), views.shape[1] + 1, *views.shape[2:]))
+
+    def _looked_at(
+        self,
+        first: Float[Tensor, "batch channel height width"],
+        second: Float[Tensor, "batch marked height width"],
+    ) -> Float[Tensor, "batch fine height width"]:
+        fine: Tensor = self.fine(self.enter(torch.cat((first, second), 1)))
+        return fine

@@ -23,7 +23,9 @@ class Preset:
             channels=16, window=len(WINDOW_AGES), steps=ACTION_STEPS + 1, hidden=32, head_channels=8
         )
     )
-    odometer: OdometerSettings = field(default_factory=lambda: OdometerSettings(channels=16))
+    odometer: OdometerSettings = field(
+        default_factory=lambda: OdometerSettings(channels=16, witness_channels=16)
+    )
     flow: FlowSettings = field(default_factory=lambda: FlowSettings(shift=0.75, layout_noise=0.25))
     recall: RecallSettings = field(default_factory=RecallSettings)
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 from models.history import add_noise
 from retrieval.foresight import foremost
 from retrieval.motion import FREE_WIDTH, Motion, fit_motion, turned
-from retrieval.odometer import MOVE_SCALE, Odometer
+from retrieval.odometer import Odometer
+from retrieval.offset import MOVE_SCALE
 from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
@@ -217,7 +218,7 @@ def odometer_loss(
         witnesses = draw_witnesses(
             episodes, moves.headings_deg, episode, time, place, view_deg, settings.noise, generator
         )
-        foreseen = model.foresight(torch.cat((end, view[:, None]), 1), witnesses)
+        foreseen = model.told_by(witnesses, torch.cat((end, view[:, None]), 1))
         features = features + foreseen * ~seen[:, None]
     # Told what did not happen, a sight of it must say so: of free steps there are ten times as many as of changed ones.
     error = WRONG_UNITS ** uniform(batch, 1) * torch.randn(batch, 2, generator=generator, device=device)

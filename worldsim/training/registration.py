@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from models.history import add_noise
 from retrieval.motion import offset_from
-from retrieval.odometer import OFFSET_SCALE, Odometer
+from retrieval.odometer import Odometer
+from retrieval.offset import OFFSET_SCALE
 from worldsim.recall import PLACE, score_places
 from worldsim.training.covisibility import CovisibilitySettings, covisibility
 from worldsim.training.data import LatentEpisodes
