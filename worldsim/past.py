@@ -11,7 +11,7 @@ from torch import Tensor
 from models.history import AgedFrames, History
 from models.packer import pad_actions
 from models.schedule import Schedule
-from retrieval.foresight import Witnesses, choose_witnesses
+from retrieval.foresight import FARTHEST, Witnesses, choose_witnesses
 from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
@@ -94,12 +94,15 @@ def foreseen(
 
 def _witnesses(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> Witnesses:
     """Frames of a memory that saw a place which the next step leads to."""
-    numbers = torch.arange(len(memory), device=place.device)[None]
-    ages = len(memory) - numbers
-    frames, found = choose_witnesses(place, memory.poses(numbers[0])[None], ages, ages > 0, view_deg)
-    return Witnesses(
-        latents=memory.latents(frames[0])[None], poses=memory.poses(frames[0])[None], present=found
-    )
+    poses = memory.poses(torch.arange(len(memory)))
+    # Old worlds have many frames that were seen from elsewhere: they are passed over. The newest one lies near.
+    near = ((poses[:, :2] - place).abs() < FARTHEST).all(1)
+    near[-1] = True
+    numbers = near.nonzero()[:, 0]
+    ages = len(memory) - numbers[None]
+    chosen, found = choose_witnesses(place, poses[numbers][None], ages, ages > 0, view_deg)
+    frames = numbers[chosen[0]]
+    return Witnesses(latents=memory.latents(frames)[None], poses=poses[frames][None], present=found)
 
 
 def recall_for(

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from models.codebook import report
 from models.transformer import WorldTransformer
+from retrieval.motion import Motion
+from retrieval.odometer import Odometer
 from worldsim.checkpoint import load_checkpoint, load_component, save_component
 from worldsim.episode import list_episodes
 from worldsim.presets import tiny
@@ -214,6 +216,22 @@ def test_a_part_that_the_start_lacks_starts_anew(tmp_path: Path) -> None:
     bare = WorldTransformer.of(replace(tiny().transformer, refiner_channels=0))
     with pytest.raises(ValueError, match=r"does not fit the preset: refiner\..* has no place in the model"):
         start_weights(bare, "transformer", tmp_path)
+
+
+def test_an_odometer_can_learn_foresight_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped one was trained before there was any: nothing else of it may change; the other way there is no place."""
+    motion = Motion.still((3, 3, 3))
+    old, new = (Odometer.of(replace(tiny().odometer, witness_channels=n), motion) for n in (0, 8))
+    save_component(old, tmp_path, "odometer")
+    begun = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    start_weights(new, "odometer", tmp_path)
+    assert "has no foresight; that starts anew" in capsys.readouterr().out
+    trained = load_component(tmp_path, "odometer").state_dict()
+    for name, tensor in new.state_dict().items():
+        assert torch.equal(tensor, begun[name] if name.startswith("foresight.") else trained[name]), name
+    save_component(new, tmp_path, "odometer")
+    with pytest.raises(ValueError, match="does not fit the preset: other names or shapes"):
+        start_weights(old, "odometer", tmp_path)
 
 
 def test_stages_in_the_wrong_order_name_the_missing_one(data: Path, prepared: Path, tmp_path: Path) -> None:

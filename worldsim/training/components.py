@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from models.transformer import WorldTransformer
 from models.warm_start import start_from
 from worldsim.checkpoint import COMPONENTS, load_component, save_component
@@ -42,23 +44,28 @@ def trained_autoencoder(run: Path, preset_name: str) -> Any:
 def start_weights(module: Any, name: str, start: Path | None) -> None:
     """Warm start: copy the part's weights from another checkpoint folder.
 
-    A world model may have another schedule, and what the other lacks altogether (a refiner, say) starts anew. ValueError
-    if shapes differ.
+    A world model may have another schedule, and what the other lacks altogether (a refiner, foresight) starts anew.
+    ValueError if shapes differ.
     """
     if start is None:
         return
     trained = load_component(start, name)
     try:
-        if isinstance(module, WorldTransformer):
-            fresh = start_from(module, trained)
-        else:
-            module.load_state_dict(trained.state_dict())
-            fresh = ()
+        whole_world = isinstance(module, WorldTransformer)
+        fresh = start_from(module, trained) if whole_world else _load_all_but_new(module, trained)
     except (RuntimeError, ValueError) as error:
         told = str(error) if isinstance(error, ValueError) else "other names or shapes"
         raise ValueError(f"{start / name} does not fit the preset: {told}; leave --warm-start out") from error
     if fresh:
         print(f"{start / name} has no {', '.join(fresh)}; that starts anew", flush=True)
+
+
+def _load_all_but_new(module: nn.Module, trained: nn.Module) -> tuple[str, ...]:
+    """Returns the parts of `module` that `trained` has nothing of; RuntimeError if anything else differs."""
+    old, new = trained.state_dict(), module.state_dict()
+    fresh = {name.partition(".")[0] for name in new} - {name.partition(".")[0] for name in old}
+    module.load_state_dict(old | {name: new[name] for name in new if name.partition(".")[0] in fresh})
+    return tuple(sorted(fresh))
 
 
 def keep_component(module: Any, name: str, run: Path, processes: Processes) -> None:
