@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.motion import turned
-from retrieval.spread import spread
+from retrieval.spread import candidates_needed, spread
 
 WITNESSES = 5
 APART = 2
@@ -70,7 +70,10 @@ def choose_witnesses(
     distance = torch.hypot(forward, left)
     inside = (left.abs() < EDGE * tan(radians(view_deg) / 2) * forward) & (forward > NEAREST)
     worth = -(distance / IDEAL).clamp(min=1e-3).log2().abs() - AGEING / 100 * ages
-    return spread(worth, ages, WITNESSES, APART, allowed & inside & (distance < FARTHEST))
+    worth = worth.masked_fill(~(allowed & inside & (distance < FARTHEST)), -torch.inf)
+    best, numbers = worth.topk(min(worth.shape[1], candidates_needed(WITNESSES, APART)), dim=1)
+    chosen, present = spread(best, ages.gather(1, numbers), WITNESSES, APART, best > -torch.inf)
+    return numbers.gather(1, chosen) * present, present
 
 
 class Foresight(nn.Module):
