@@ -1,9 +1,10 @@
 """What stands around the end of a coming step, as past views show it: walls beside and behind a player too.
 
-The newest view shows what lies ahead of it; two of three steps that something stops are taken sideways, backwards or into
-what has just left the view. But some past frame looked there. Such witnesses are chosen by where they were seen from, and
-asked whether points around the end of the step are free: an occupancy grid as a neural field (Mescheder et al. 2019),
-whose features are sampled at the column of each view that shows the point (as Yu et al. 2021, pixelNeRF, do).
+The newest view shows what lies ahead of it; more than half of the steps that something stops meet what it does not show,
+beside or behind the player. But some past frame looked there, nearly always. Such witnesses are chosen by where they were
+seen from, and asked whether points around the end of the step are free: an occupancy grid as a
+neural field (Mescheder et al. 2019), whose features are sampled at the column of each view that shows the point (as Yu et
+al. 2021, pixelNeRF, do).
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from retrieval.motion import turned
 from retrieval.spread import candidates_needed, spread
 
 WITNESSES = 5
+"""past frames that are asked about a step"""
 APART = 2
 """they lie more than this many frames apart"""
 NEAREST, IDEAL, FARTHEST = 16.0, 80.0, 320.0
