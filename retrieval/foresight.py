@@ -46,6 +46,21 @@ class Witnesses:
     poses: Float[Tensor, "batch witness 3"]
     present: Bool[Tensor, "batch witness"]
 
+    @classmethod
+    def among(
+        cls,
+        place: Float[Tensor, "batch 2"],
+        latents: Float[Tensor, "batch n channel height width"],
+        poses: Float[Tensor, "batch n 3"],
+        present: Bool[Tensor, "batch n"],
+        view_deg: float,
+    ) -> "Witnesses":
+        """Those of the newest n frames, oldest first, that saw a place which the next step leads to."""
+        ages = torch.arange(poses.shape[1], 0, -1, device=place.device).expand(len(place), -1)
+        frames, found = choose_witnesses(place, poses, ages, present, view_deg)
+        rows = torch.arange(len(place), device=place.device)[:, None]
+        return cls(latents=latents[rows, frames], poses=poses[rows, frames], present=found)
+
 
 def foremost(end: Float[Tensor, "batch 2"], move: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
     """The foremost edge of players whose moves end there: what witnesses should have seen."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from retrieval.foresight import Witnesses, choose_witnesses
+from retrieval.foresight import Witnesses
 from retrieval.place import PLACE_COLUMNS, PlaceSettings, place_keys, place_queries
 from retrieval.spread import spread
 from retrieval.whereabouts import LANDMARKS, Whereabouts
@@ -87,11 +87,9 @@ class Trail:
 
     def witnesses(self, place: Float[Tensor, "batch 2"], view_deg: float) -> Witnesses:
         """Frames that saw a place which the next step leads to."""
-        numbers = torch.arange(self.length, device=place.device).expand(len(place), -1)
-        ages = self.length - numbers
-        frames, found = choose_witnesses(place, self.poses[:, : self.length], ages, ages > 0, view_deg)
-        rows = torch.arange(len(place), device=place.device)[:, None]
-        return Witnesses(latents=self.latents[rows, frames], poses=self.poses[rows, frames], present=found)
+        past = slice(0, self.length)
+        present = torch.ones(len(place), self.length, dtype=torch.bool, device=place.device)
+        return Witnesses.among(place, self.latents[:, past], self.poses[:, past], present, view_deg)
 
 
 def recognition(

@@ -45,8 +45,8 @@ class OdometerSettings:
 class Odometer(ModelMixin, ConfigMixin):
     """The move of every step: what the actions tell (`Motion`), corrected by what is seen.
 
-    Turns are exact. Free moves are too; a wall in the way is seen, ahead of the step in the frame before it, or
-    afterwards in how the view has changed. The same sight registers a frame of long ago against the newest one. Places
+    Turns are exact. Free moves are too; a wall in the way is foreseen, by the frame before the step and by past ones, or
+    seen afterwards in how the view has changed. The same sight registers a frame of long ago against the newest one. Places
     are float32: they add up over thousands of steps.
     """
 
@@ -110,10 +110,17 @@ class Odometer(ModelMixin, ConfigMixin):
         where: Whereabouts,
         features: Float[Tensor, "batch head_width"],
         actions: Integer[Tensor, "batch step factor"],
+        witnesses: Witnesses | None = None,
     ) -> Whereabouts:
-        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last."""
+        """One step on; `actions` are the newest, at least ACTIONS of them, the step's own last.
+
+        A step that is not seen yet may have `witnesses`: `features` are of the newest view alone then.
+        """
         free, heading = self.told_move(where, actions)
         view = where.pose[:, 2]
+        if self.foresight is not None and witnesses is not None:
+            end = torch.cat((where.pose[:, :2] + free, where.pose[:, 2:]), 1)
+            features = features + self.told_by(witnesses, end)
         ahead = turned(free, -view)
         seen = self.judge(features, ahead, heading - view, turned(where.bump, -view))
         # Exactly as told unless something has surely changed it: a move that is wrong goes on by itself.
@@ -121,20 +128,6 @@ class Odometer(ModelMixin, ConfigMixin):
         move = turned(torch.where(changed[:, None], seen.offset, ahead), view)
         doubt = torch.where(changed, CAUTION * seen.variance, STEP_DOUBT)
         return where.moved(move, free, heading, doubt)
-
-    def foresee(
-        self,
-        where: Whereabouts,
-        features: Float[Tensor, "batch head_width"],
-        actions: Integer[Tensor, "batch step factor"],
-        witnesses: Witnesses | None,
-    ) -> Whereabouts:
-        """`advance` before the step is seen; `features` are of the newest view alone, `witnesses` saw what it does not."""
-        if self.foresight is not None and witnesses is not None:
-            free, _ = self.told_move(where, actions)
-            end = torch.cat((where.pose[:, :2] + free, where.pose[:, 2:]), 1)
-            features = features + self.told_by(witnesses, end)
-        return self.advance(where, features, actions)
 
     def told_by(
         self, witnesses: Witnesses, end: Float[Tensor, "batch 3"]
@@ -169,7 +162,7 @@ class Odometer(ModelMixin, ConfigMixin):
         unseen = torch.zeros(len(newest), dtype=torch.bool, device=newest.device)
         window = actions[:, : actions.shape[1] - section + 1]
         turn = self.motion.turns(window)[:, -1]
-        where = self.foresee(where, self.views(newest, newest, turn, unseen), window, witnesses)
+        where = self.advance(where, self.views(newest, newest, turn, unseen), window, witnesses)
         steps = [Followed.one(where, where.pose)]
         for i in range(1, section):
             free, heading = self.told_move(where, actions[:, : window.shape[1] + i])
@@ -217,7 +210,7 @@ class Odometer(ModelMixin, ConfigMixin):
                 witnesses = None
                 if trail is not None and self.foresight is not None:
                     witnesses = trail.witnesses(self.aim(where, window), self.config.view_deg)
-                foreseen = self.foresee(where, unseen[:, i], window, witnesses)
+                foreseen = self.advance(where, unseen[:, i], window, witnesses)
                 where = self.advance(where, seen[:, i], window)
                 sightings = None
                 if trail is not None:

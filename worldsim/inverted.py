@@ -43,9 +43,8 @@ def roll_out_inverted(
     newest = recent_of(memories, models, max(ACTIONS, models.transformer.config.action_window))
     known = torch.cat((newest.actions, actions), 1)
     where = joined([world.where for world in worlds])
-    poses = foreseen(memories, worlds[0].maker, where, newest.latents[:, -1], known, actions.shape[1])[
-        0
-    ].poses
+    maker, total = worlds[0].maker, actions.shape[1]
+    poses = foreseen(memories, maker, where, newest.latents[:, -1], known, total)[0].poses
     before, nothing = known.shape[1] - actions.shape[1], recent_of(memories, models)
     made: list[Float[Tensor, "batch section channel height width"]] = []
     for first in reversed(range(0, actions.shape[1], size)):

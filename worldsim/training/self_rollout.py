@@ -4,8 +4,9 @@ At play every history is the model's own. A model that has only seen true histor
 error is something it was never shown. Here part of each batch continues recorded episodes with frames that the model
 made (without gradient) while the target stays the true next frame: it learns to pull its own errors back to the truth
 (scheduled sampling, Bengio et al. 2015; dataset aggregation, Ross et al. 2011). Some of these histories are held to the
-truth, see `held.py`. Where own frames are seen from is what the odometer makes of them, as at play but for the settling
-of places: told poses from the true frames would be better than any that play has.
+truth, see `held.py`. Where own frames are seen from is what the odometer foresees of them, as at play but for the
+settling of places and for walls, of which the recent frames alone tell: told poses from the true frames would be better
+than any that play has.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from models.flow import FlowSettings
 from models.packer import pad_actions
-from retrieval.foresight import Witnesses, choose_witnesses
+from retrieval.foresight import Witnesses
 from retrieval.landmarks import YOUNGEST, Landmarks, nearest
 from retrieval.motion import traced_back
 from retrieval.odometer import ACTIONS, Odometer
@@ -138,13 +139,8 @@ class SelfRollout:
         actions, witnesses, odometer = self._actions(), None, self.odometer
         if odometer.foresight is not None:
             place = odometer.aim(self.where, actions[:, : actions.shape[1] - self.section + 1])
-            reach = self.recent.shape[1]
-            ages = torch.arange(reach, 0, -1, device=place.device).expand(len(place), -1)
-            frames, found = choose_witnesses(place, self.poses, ages, self.present, odometer.config.view_deg)
-            rows = torch.arange(len(place), device=place.device)[:, None]
-            witnesses = Witnesses(
-                latents=self.recent[rows, frames], poses=self.poses[rows, frames], present=found
-            )
+            view_deg = odometer.config.view_deg
+            witnesses = Witnesses.among(place, self.recent, self.poses, self.present, view_deg)
         return odometer.expect(self.where, self.recent[:, -1], actions, self.section, witnesses)
 
     def known(self, picks: Picks) -> Float[Tensor, " batch"]:
