@@ -42,7 +42,8 @@ SCALE = 64.0
 class Witnesses:
     """Past frames that may have seen what stands around a place."""
 
-    latents: Float[Tensor, "batch witness channel height width"]
+    scans: Float[Tensor, "batch witness scanned width"]
+    """what each column of theirs shows, `Foresight.scans`"""
     poses: Float[Tensor, "batch witness 3"]
     present: Bool[Tensor, "batch witness"]
 
@@ -50,7 +51,7 @@ class Witnesses:
     def among(
         cls,
         place: Float[Tensor, "batch 2"],
-        latents: Float[Tensor, "batch n channel height width"],
+        scans: Float[Tensor, "batch n scanned width"],
         poses: Float[Tensor, "batch n 3"],
         present: Bool[Tensor, "batch n"],
         view_deg: float,
@@ -59,7 +60,7 @@ class Witnesses:
         ages = torch.arange(poses.shape[1], 0, -1, device=place.device).expand(len(place), -1)
         frames, found = choose_witnesses(place, poses, ages, present, view_deg)
         rows = torch.arange(len(place), device=place.device)[:, None]
-        return cls(latents=latents[rows, frames], poses=poses[rows, frames], present=found)
+        return cls(scans=scans[rows, frames], poses=poses[rows, frames], present=found)
 
 
 def foremost(end: Float[Tensor, "batch 2"], move: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
@@ -112,24 +113,24 @@ class Foresight(nn.Module):
         for parameter in self.join[-1].parameters():
             nn.init.zeros_(parameter)
 
+    def scans(self, views: Float[Tensor, "batch fine height width"]) -> Float[Tensor, "batch scanned width"]:
+        """What each column shows of views that are known cell by cell, `TwoViews.alone`: once a frame, for all steps."""
+        scanned: Tensor = self.scan(views)
+        return scanned[:, :, 0]
+
     def forward(
-        self,
-        end: Float[Tensor, "batch 3"],
-        views: Float[Tensor, "batch witness fine height width"],
-        witnesses: Witnesses,
+        self, end: Float[Tensor, "batch 3"], witnesses: Witnesses
     ) -> Float[Tensor, "batch head_width"]:
-        """`end` is where the step would lead if nothing stood in the way, and its heading; `views` are what the
-        witnesses' latents show cell by cell, `TwoViews.alone`."""
-        count = witnesses.present.shape[1]
+        """`end` is where the step would lead if nothing stood in the way, and its heading."""
+        count, number = witnesses.present.shape[1], next(self.ask.parameters()).dtype
         around = turned(self.grid.float().expand(len(end), -1, -1), end[:, 2:].expand(-1, len(self.grid)))
         forward, left = seen_from(end[:, None, :2] + around, witnesses.poses).unbind(-1)
         ahead = forward.clamp(min=4.0)
         column = -left / ahead / self.tangent
         shown = (forward > 4.0) & (column.abs() < 1) & witnesses.present[..., None]
-        scans = self.scan(views.flatten(0, 1))
-        number = scans.dtype
+        scans = witnesses.scans.flatten(0, 1).float()[:, :, None]
         where = torch.stack((column.clamp(-1.2, 1.2), torch.zeros_like(column)), -1).flatten(0, 1)[:, None]
-        found = functional.grid_sample(scans.float(), where, padding_mode="border", align_corners=False)
+        found = functional.grid_sample(scans, where, padding_mode="border", align_corners=False)
         found = found[:, :, 0].transpose(1, 2).unflatten(0, (-1, count))
         numbers = torch.stack(
             (forward / SCALE, left / SCALE, ahead.log2() - 6, SCALE / ahead / 4, shown.float()), -1

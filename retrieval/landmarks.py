@@ -22,7 +22,7 @@ APART = 6
 YOUNGEST = 24
 """younger frames share the player's drift: they have nothing to tell"""
 SURE = 2.0
-"""logit from which on what is seen counts: that a step was changed, that two views show one place"""
+"""logit from which on two views show one place"""
 STEP_DOUBT = 1.0
 """variance along either axis that a step adds that goes as told, in squared map units"""
 CAUTION = 3.0
@@ -58,9 +58,13 @@ def nearest(
 class Trail:
     """Where a batch of players has been so far, frame by frame: what they may recognise."""
 
-    def __init__(self, latents: Float[Tensor, "batch time channel height width"]) -> None:
+    def __init__(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        scans: Float[Tensor, "batch time scanned width"],
+    ) -> None:
         batch, time = latents.shape[:2]
-        self.latents, self.length = latents, 0
+        self.latents, self.scans, self.length = latents, scans, 0
         self.places = torch.zeros(batch, time, PLACE_COLUMNS, device=latents.device)
         self.poses = torch.zeros(batch, time, 3, device=latents.device)
         self.doubts = torch.zeros(batch, time, device=latents.device)
@@ -89,7 +93,7 @@ class Trail:
         """Frames that saw a place which the next step leads to."""
         past = slice(0, self.length)
         present = torch.ones(len(place), self.length, dtype=torch.bool, device=place.device)
-        return Witnesses.among(place, self.latents[:, past], self.poses[:, past], present, view_deg)
+        return Witnesses.among(place, self.scans[:, past], self.poses[:, past], present, view_deg)
 
 
 def recognition(

@@ -21,6 +21,9 @@ ACTIONS = TURN_STEPS + 1
 """actions that a step's move depends on, its own included"""
 CHUNK = 64
 """frames whose features are made at once"""
+STOPPED = 1.0
+"""logit from which on a step counts as changed by what stands in its way: walls walked through cost more than free steps
+that are stopped"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,23 +123,25 @@ class Odometer(ModelMixin, ConfigMixin):
         view = where.pose[:, 2]
         if self.foresight is not None and witnesses is not None:
             end = torch.cat((where.pose[:, :2] + free, where.pose[:, 2:]), 1)
-            features = features + self.told_by(witnesses, end)
+            features = features + self.foresight(end, witnesses)
         ahead = turned(free, -view)
         seen = self.judge(features, ahead, heading - view, turned(where.bump, -view))
-        # Exactly as told unless something has surely changed it: a move that is wrong goes on by itself.
-        changed = seen.logit > SURE
+        # Exactly as told unless something has changed it: a move that is wrong goes on by itself.
+        changed = seen.logit > STOPPED
         move = turned(torch.where(changed[:, None], seen.offset, ahead), view)
         doubt = torch.where(changed, CAUTION * seen.variance, STEP_DOUBT)
         return where.moved(move, free, heading, doubt)
 
-    def told_by(
-        self, witnesses: Witnesses, end: Float[Tensor, "batch 3"]
-    ) -> Float[Tensor, "batch head_width"]:
-        """What they tell of walls around the end of a step, to be added to the features of the newest view alone."""
-        assert self.foresight is not None
-        views = self.views.alone(witnesses.latents.flatten(0, 1)).unflatten(0, (len(end), -1))
-        told: Tensor = self.foresight(end, views, witnesses)
-        return told
+    def scans(
+        self, latents: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch scanned width"]:
+        """What frames tell as witnesses of later steps: kept with them, or every step would look at five once more.
+
+        Without foresight nothing: no channels.
+        """
+        if self.foresight is None:
+            return latents.new_zeros(len(latents), 0, latents.shape[-1])
+        return self.foresight.scans(self.views.alone(latents))
 
     def aim(
         self, where: Whereabouts, actions: Integer[Tensor, "batch step factor"]
@@ -159,10 +164,8 @@ class Odometer(ModelMixin, ConfigMixin):
 
         `actions` end with the section's own. What stands in the way is foreseen for the first step; later ones go as told.
         """
-        unseen = torch.zeros(len(newest), dtype=torch.bool, device=newest.device)
         window = actions[:, : actions.shape[1] - section + 1]
-        turn = self.motion.turns(window)[:, -1]
-        where = self.advance(where, self.views(newest, newest, turn, unseen), window, witnesses)
+        where = self.advance(where, self.views.told(self.views.alone(newest)), window, witnesses)
         steps = [Followed.one(where, where.pose)]
         for i in range(1, section):
             free, heading = self.told_move(where, actions[:, : window.shape[1] + i])
@@ -202,9 +205,9 @@ class Odometer(ModelMixin, ConfigMixin):
             before = latents[:, first - 1 : part.stop - 1].flatten(0, 1)
             after = latents[:, part].flatten(0, 1)
             turn = turns[:, first - 1 : part.stop - 1].flatten()
-            nothing = torch.zeros(len(after), dtype=torch.bool, device=after.device)
-            unseen = self.views(before, after, turn, nothing).unflatten(0, (batch, -1))
-            seen = self.views(before, after, turn, ~nothing).unflatten(0, (batch, -1))
+            present = torch.ones(len(after), dtype=torch.bool, device=after.device)
+            unseen = self.views.told(self.views.alone(before)).unflatten(0, (batch, -1))
+            seen = self.views(before, after, turn, present).unflatten(0, (batch, -1))
             for i, t in enumerate(range(part.start, part.stop)):
                 window = known[:, t - 1 : t - 1 + ACTIONS]
                 witnesses = None
@@ -228,7 +231,9 @@ class Odometer(ModelMixin, ConfigMixin):
 
         The first frame is where a world begins, and is expected there.
         """
-        origin, trail = Whereabouts.origin(len(latents), latents.device), Trail(latents)
+        scans = torch.cat([self.scans(part) for part in latents.flatten(0, 1).split(CHUNK)])
+        trail = Trail(latents, scans.unflatten(0, latents.shape[:2]))
+        origin = Whereabouts.origin(len(latents), latents.device)
         trail.add(origin)
         whole = functional.pad(actions.long(), (0, 0, ACTIONS - 1, 0))
         later, _ = self.track(origin, latents, whole, trail)

@@ -70,9 +70,13 @@ class TwoViews(nn.Module):
         there = torch.cat((second.float() * here, here.expand(-1, 1, *second.shape[2:])), 1)
         # In float32: bfloat16 tells directions to a few hundredths of a cell only.
         turned = turned_view(there, -turn_deg, self.view_deg)
-        x = self._looked_at(first.to(number), turned.to(number))
-        x = self.coarse(self.halve(x))
-        return self.project(functional.silu(self.squeeze(functional.silu(x))).flatten(1))
+        return self.told(self._looked_at(first.to(number), turned.to(number)))
+
+    def told(self, cells: Float[Tensor, "batch fine height width"]) -> Float[Tensor, "batch head_width"]:
+        """The vector of what is seen cell by cell: of two views, or of one `alone`."""
+        x = self.coarse(self.halve(cells))
+        vector: Tensor = self.project(functional.silu(self.squeeze(functional.silu(x))).flatten(1))
+        return vector
 
     def alone(
         self, views: Float[Tensor, "batch channel height width"]

@@ -195,15 +195,16 @@ def fill_memory(world: World, frames: int, seed: int = 0) -> None:
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     config, dim = world.models.transformer.config, world.models.descriptor.dim
     shape = (config.latent_channels, config.latent_height, config.latent_width)
+    scanned = (world.models.odometer.config.witness_channels, config.latent_width)
     for start in range(0, frames, _CHUNK):
         count = min(_CHUNK, frames - start)
         keys = random.standard_normal((count, dim), dtype=np.float32)
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
         actions = torch.zeros(count, len(config.action_sizes), dtype=torch.int64)
         latents = torch.randn(count, *shape, generator=generator)
-        poses = 1000 * torch.rand(count, 3, generator=generator)
-        path = Followed.of_poses(poses[None])
-        world.memory.append(latents.to(world.models.device), actions, path, keys)
+        path = Followed.of_poses(1000 * torch.rand(1, count, 3, generator=generator))
+        scans = torch.randn(count, *scanned, generator=generator)
+        world.memory.append(latents.to(world.models.device), actions, path, keys, scans=scans)
 
 
 def measure_steps(models: WorldModels, name: str, settings: StepBench) -> StepReport:

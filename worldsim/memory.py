@@ -1,7 +1,6 @@
 """The append-only memory of a world: every latent ever shown, its action, and the index over them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,22 +20,12 @@ from worldsim.recall import (
     MEMORY_MODES,
     PLACE,
     MemoryMode,
+    Recalled,
     RecallSettings,
     hybrid_place,
     least_score,
     score_latents,
 )
-
-
-@dataclass(frozen=True)
-class Recalled:
-    """One recalled frame."""
-
-    frame: int
-    """its number in memory, 0 the oldest"""
-    age: int
-    """frames between it and the section that it was recalled for"""
-    score: float
 
 
 class Memory:
@@ -56,6 +45,7 @@ class Memory:
         device: torch.device,
         seed: int = 0,
         tail: Tail | None = None,
+        scan_channels: int = 0,
     ) -> None:
         if mode not in MEMORY_MODES:
             raise ValueError(f"memory mode {mode!r} is not known; use one of {', '.join(MEMORY_MODES)}")
@@ -74,6 +64,7 @@ class Memory:
         self._actions = torch.zeros(256, factors, dtype=torch.int64, device=device)
         self._path = Followed.of_poses(torch.zeros(1, 256, 3, device=device))
         self._places = torch.zeros(256, PLACE_COLUMNS, device=device)
+        self._scans = torch.zeros(256, scan_channels, latent_shape[2], dtype=torch.float16, device=device)
         self._tail = tail
         self._cells = tail_cells(torch.zeros(256, *latent_shape, device=device), tail)
         self._length = 0
@@ -100,15 +91,16 @@ class Memory:
         path: Followed,
         keys: Float32[np.ndarray, "n dim"] | None,
         true_poses: Float[Tensor, "n 3"] | None = None,
+        scans: Float[Tensor, "n scanned width"] | None = None,
     ) -> Float[Tensor, "2"]:
         """Add frames. `path`, a batch of one, is the odometer's account of them; the oracle's recall goes by true poses.
 
         Returns how far from there the newest lies after all: every now and then all places settle.
-        `keys` are the frames' descriptors, None where the mode needs none (then zeros stand in the index).
+        `keys` are the frames' descriptors, `scans` what they tell as witnesses; None where nobody asks: zeros.
         """
         end = self._length + len(latents)
         while end > len(self._latents):
-            for name in ("_latents", "_actions", "_places", "_cells"):
+            for name in ("_latents", "_actions", "_places", "_cells", "_scans"):
                 kept = getattr(self, name)
                 setattr(self, name, torch.cat((kept, torch.zeros_like(kept))))
             self._path = self._path.room(len(self._latents))
@@ -118,6 +110,8 @@ class Memory:
         self._path.put(path, self._length)
         self._places[part] = place_keys(path.poses[0], PLACE)
         self._cells[part] = tail_cells(self._latents[part].float(), self._tail)
+        if scans is not None:
+            self._scans[part] = scans.to(self._scans.dtype)
         if self.needs_keys:
             known = self._places[part] if true_poses is None else place_keys(true_poses, PLACE)
             places = known.cpu().numpy()
@@ -149,9 +143,15 @@ class Memory:
     def _poses(self) -> Float[Tensor, "room 3"]:
         return self._path.poses[0]
 
-    def poses(self, frames: Int64[Tensor, " n"] | list[int]) -> Float[Tensor, "n 3"]:
-        """Where the frames of those numbers were seen from, as estimated."""
-        return self._poses[torch.as_tensor(frames, dtype=torch.int64, device=self._poses.device)]
+    @property
+    def poses(self) -> Float[Tensor, "n 3"]:
+        """Where every frame was seen from, as estimated."""
+        return self._poses[: self._length]
+
+    @property
+    def scans(self) -> Float[Tensor, "n scanned width"]:
+        """What every frame tells as a witness, `Foresight.scans`."""
+        return self._scans[: self._length]
 
     def latents(self, frames: Int64[Tensor, " n"] | list[int]) -> Float[Tensor, "n channel height width"]:
         """Latents of the frames of those numbers."""

@@ -67,4 +67,4 @@ class MemoryPair:
 
     def _poses(self, count: int) -> Float32[np.ndarray, "{count} 3"]:
         memory = self._hybrid.memory
-        return memory.poses(list(range(len(memory) - count, len(memory)))).cpu().numpy()
+        return memory.poses[len(memory) - count :].cpu().numpy().copy()

@@ -15,7 +15,8 @@ from retrieval.foresight import FARTHEST, Witnesses, choose_witnesses
 from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
-from worldsim.memory import Memory, Recalled
+from worldsim.memory import Memory
+from worldsim.recall import Recalled
 from worldsim.section_maker import SectionMaker
 
 
@@ -94,7 +95,7 @@ def foreseen(
 
 def _witnesses(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> Witnesses:
     """Frames of a memory that saw a place which the next step leads to."""
-    poses = memory.poses(torch.arange(len(memory)))
+    poses = memory.poses
     # Old worlds have many frames that were seen from elsewhere: they are passed over. The newest one lies near.
     along, across = (poses[:, :2] - place).abs().unbind(1)
     near = (along < FARTHEST) & (across < FARTHEST)
@@ -103,7 +104,7 @@ def _witnesses(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> 
     ages = len(memory) - numbers[None]
     chosen, found = choose_witnesses(place, poses[numbers][None], ages, ages > 0, view_deg)
     frames = numbers[chosen[0]]
-    return Witnesses(latents=memory.latents(frames)[None], poses=poses[frames][None], present=found)
+    return Witnesses(scans=memory.scans[frames][None], poses=poses[frames][None], present=found)
 
 
 def recall_for(
@@ -212,7 +213,7 @@ def _aged(
         if pairs:
             into, numbers = [slot for slot, _ in pairs], [frame for _, frame in pairs]
             frames.latents[i, into] = memory.latents(numbers).to(like.dtype)
-            frames.poses[i, into] = memory.poses(numbers)
+            frames.poses[i, into] = memory.poses[numbers]
             frames.ages[i, into] = len(memory) - torch.tensor(numbers, device=like.device)
             frames.present[i, into] = True
     return frames

@@ -157,7 +157,7 @@ def _remembered(
         found = world.memory.nearest(poses[i], models.schedule.recent_frames)
         if found is not None and -found.score <= nearness:
             frames.latents[i, 0] = world.memory.latents([found.frame])[0].to(recent.latents.dtype)
-            frames.poses[i, 0] = world.memory.poses([found.frame])[0]
+            frames.poses[i, 0] = world.memory.poses[found.frame]
             frames.present[i, 0] = True
     return _End(first, frames, None)
 

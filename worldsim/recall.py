@@ -56,6 +56,17 @@ PLACE = PlaceSettings()
 """place and heading alone: what the modes place and oracle rank by"""
 
 
+@dataclass(frozen=True)
+class Recalled:
+    """One recalled frame."""
+
+    frame: int
+    """its number in memory, 0 the oldest"""
+    age: int
+    """frames between it and the section that it was recalled for"""
+    score: float
+
+
 FARTHEST = -8.0
 """hybrid score below which a past frame has nothing to do with the coming view: one of a hundred frames that real play's
 mazes have to offer lies lower, all of them do where a made-up hall has no end"""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from worldsim.memory import Recalled
+from worldsim.recall import Recalled
 from worldsim.section_maker import SectionMaker
 
 

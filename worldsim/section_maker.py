@@ -35,6 +35,7 @@ class SectionMaker:
         self.register = Graphed(models.odometer.registered)
         self.recognised = Graphed(models.odometer.recognised)
         self.keys = Graphed(models.descriptor.keys)
+        self.scans = Graphed(models.odometer.scans)
 
     @classmethod
     def of(cls, models: WorldModels, flow: FlowSettings) -> "SectionMaker":

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, Integer, UInt8
+from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
 
 from models.flow import FlowSettings
 from models.history import History
 from models.packer import pad_actions
-from retrieval.odometer import ACTIONS
+from retrieval.odometer import ACTIONS, CHUNK
 from retrieval.whereabouts import Followed, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.errors import check_noise_level
@@ -67,6 +67,7 @@ class World:
             self.models.device,
             seed,
             self.models.schedule.tail,
+            self.models.odometer.config.witness_channels,
         )
 
     @property
@@ -116,8 +117,7 @@ class World:
             return
         if followed is None:
             followed = self.models.odometer.follow(latents[None], actions[None])
-        shift = self.memory.append(latents, actions, followed, self._keys(latents), true_poses)
-        self.where = followed.end().shifted(shift[None])
+        self.where = self._append(latents, actions, followed, true_poses)
 
     def _observe_next(
         self,
@@ -132,15 +132,22 @@ class World:
         followed, where = self.models.odometer.track(self.where, seen, whole)
         where, sighted = recognised([self.memory], self.maker, latents, where, 1)
         followed = followed.ended(where, sighted)
-        shift = self.memory.append(latents, actions, followed, self._keys(latents), true_poses)
-        self.where = where.shifted(shift[None])
+        self.where = self._append(latents, actions, followed, true_poses)
 
-    @torch.no_grad()
-    def _keys(self, latents: Float[Tensor, "n channel height width"]) -> Float32[np.ndarray, "n dim"] | None:
-        """Descriptor keys of latents; None where this world's memory looks at none."""
-        if not self.memory.needs_query:
-            return None
-        return self.models.descriptor.keys(latents.to(self.models.dtype)).float().cpu().numpy()
+    def _append(
+        self,
+        latents: Float[Tensor, "n channel height width"],
+        actions: Int64[Tensor, "n factor"],
+        followed: Followed,
+        true_poses: Float[Tensor, "n 3"] | None,
+    ) -> Whereabouts:
+        """Remember frames with all that later steps will ask of them; returns where the last was seen from."""
+        known, keys = latents.to(self.models.dtype), None
+        if self.memory.needs_query:
+            keys = self.models.descriptor.keys(known).float().cpu().numpy()
+        scans = torch.cat([self.models.odometer.scans(part) for part in known.split(CHUNK)])
+        shift = self.memory.append(latents, actions, followed, keys, true_poses, scans)
+        return followed.end().shifted(shift[None])
 
     def step(self, actions: Int64[np.ndarray, "section factor"]) -> Section:
         """Make the next section. ValueError if the actions are not (section_length, factors) within range.
@@ -253,13 +260,16 @@ def keep_section(
     maker, memories = worlds[0].maker, [world.memory for world in worlds]
     where, sighted = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
     followed = followed.ended(where, sighted)
-    keys = None
+    known, section, keys = latents.flatten(0, 1).to(worlds[0].models.dtype), latents.shape[1], None
     if worlds[0].memory.needs_query:
-        keys = maker.keys(latents.flatten(0, 1).to(worlds[0].models.dtype)).cpu().numpy()
+        keys = maker.keys(known).cpu().numpy()
+    scans = maker.scans(known)
     for i, world in enumerate(worlds):
-        own = None if keys is None else keys[i * latents.shape[1] : (i + 1) * latents.shape[1]]
-        truth = None if true_poses is None else true_poses[i]
-        shift = world.memory.append(latents[i], actions[i], followed.part(i, latents.shape[1]), own, truth)
+        span = slice(i * section, (i + 1) * section)
+        own, truth = None if keys is None else keys[span], None if true_poses is None else true_poses[i]
+        shift = world.memory.append(
+            latents[i], actions[i], followed.part(i, section), own, truth, scans[span]
+        )
         world.where = where.of(i).shifted(shift[None])
         world.steps += 1
 

@@ -38,7 +38,8 @@ from worldsim.evaluation.revisits import choose_starts
 from worldsim.evaluation.rollouts import Beginning, roll_out
 from worldsim.evaluation.seen_pixels import seen_before, shown_by
 from worldsim.evaluation.starts import Start
-from worldsim.memory import Memory, Recalled
+from worldsim.memory import Memory
+from worldsim.recall import Recalled
 from worldsim.record import RecordSettings, record
 from worldsim.world import WorldSettings
 

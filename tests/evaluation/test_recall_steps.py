@@ -49,7 +49,7 @@ def memory_at(followed: Followed, time: int) -> Memory:
 def test_places_are_those_of_a_memory(followed: Followed, time: int) -> None:
     """Also where nothing was recognised yet (20), and where frames came after places last settled (35, 39)."""
     poses, expected = settled_at(followed, [10, time])
-    torch.testing.assert_close(poses[1, :time], memory_at(followed, time).poses(list(range(time))))
+    torch.testing.assert_close(poses[1, :time], memory_at(followed, time).poses[:time])
     shift = poses[1, time - 1, :2] - followed.poses[0, time - 1, :2]
     torch.testing.assert_close(expected[1, :2], followed.expected[0, time, :2] + shift)
     assert torch.equal(expected[:, 2], followed.expected[0, [10, time], 2])

@@ -83,9 +83,9 @@ def a_foresight(seed: int = 0) -> Foresight:
     return model
 
 
-def ask(model: Foresight, end: torch.Tensor, witnesses: Witnesses) -> torch.Tensor:
-    """As if latents were what a view shows cell by cell."""
-    return model(end, witnesses.latents, witnesses)
+def scanned(model: Foresight, views: torch.Tensor) -> torch.Tensor:
+    """Of views that are known cell by cell."""
+    return model.scans(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
 
 def some_witnesses(seed: int = 0) -> tuple[torch.Tensor, Witnesses]:
@@ -95,43 +95,43 @@ def some_witnesses(seed: int = 0) -> tuple[torch.Tensor, Witnesses]:
     angle = torch.deg2rad(headings)
     away = torch.tensor([[40.0, 80.0, 120.0]])
     places = -torch.stack((away * angle.cos(), away * angle.sin()), -1)
-    latents = torch.randn(1, 3, 8, 4, 8, generator=generator)
+    scans = torch.randn(1, 3, 8, 8, generator=generator)
     witnesses = Witnesses(
-        latents=latents, poses=torch.cat((places, headings[..., None]), -1), present=torch.ones(1, 3).bool()
+        scans=scans, poses=torch.cat((places, headings[..., None]), -1), present=torch.ones(1, 3).bool()
     )
     return torch.tensor([[0.0, 0.0, 20.0]]), witnesses
 
 
 def test_it_begins_as_nothing() -> None:
     end, witnesses = some_witnesses()
-    assert not ask(Foresight(8, 4, 8, 16, 90.0), end, witnesses).any()
+    assert not Foresight(8, 4, 8, 16, 90.0)(end, witnesses).any()
 
 
 def test_where_the_map_lies_does_not_matter() -> None:
     """The same player and witnesses elsewhere and turned: the same is told, or headings are mixed up."""
     model, (end, witnesses) = a_foresight(), some_witnesses()
-    told = ask(model, end, witnesses)
+    told = model(end, witnesses)
 
     def elsewhere(poses: torch.Tensor) -> torch.Tensor:
         x, y, heading = poses.unbind(-1)
         return torch.stack((300 - y, x - 70, heading + 90), -1)  # a quarter turn
 
-    moved = Witnesses(witnesses.latents, elsewhere(witnesses.poses), witnesses.present)
-    torch.testing.assert_close(ask(model, elsewhere(end), moved), told, atol=1e-3, rtol=1e-3)
-    assert float((ask(model, end + 5, witnesses) - told).abs().max()) > 1e-3
+    moved = Witnesses(witnesses.scans, elsewhere(witnesses.poses), witnesses.present)
+    torch.testing.assert_close(model(elsewhere(end), moved), told, atol=1e-3, rtol=1e-3)
+    assert float((model(end + 5, witnesses) - told).abs().max()) > 1e-3
 
 
 def test_absent_and_averted_witnesses_are_not_heard() -> None:
     model, (end, witnesses) = a_foresight(), some_witnesses()
-    two = Witnesses(witnesses.latents[:, :2], witnesses.poses[:, :2], witnesses.present[:, :2])
-    told = ask(model, end, two)
-    assert not torch.allclose(ask(model, end, witnesses), told, atol=1e-3)
-    absent = Witnesses(witnesses.latents, witnesses.poses, torch.tensor([[True, True, False]]))
-    torch.testing.assert_close(ask(model, end, absent), told, atol=1e-5, rtol=1e-5)
+    two = Witnesses(witnesses.scans[:, :2], witnesses.poses[:, :2], witnesses.present[:, :2])
+    told = model(end, two)
+    assert not torch.allclose(model(end, witnesses), told, atol=1e-3)
+    absent = Witnesses(witnesses.scans, witnesses.poses, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(model(end, absent), told, atol=1e-5, rtol=1e-5)
     averted = witnesses.poses.clone()
     averted[0, 2, 2] += 180
     torch.testing.assert_close(
-        ask(model, end, Witnesses(witnesses.latents, averted, witnesses.present)), told, atol=1e-5, rtol=1e-5
+        model(end, Witnesses(witnesses.scans, averted, witnesses.present)), told, atol=1e-5, rtol=1e-5
     )
 
 
@@ -140,13 +140,13 @@ def test_a_view_is_asked_at_the_column_that_shows_the_point() -> None:
     model = a_foresight()
     model.scan[0] = torch.nn.Identity()  # its normalisation looks at the whole view
     poses = torch.tensor([[[-250.0, 0.0, 0.0]]])
-    latents = torch.randn(1, 1, 8, 4, 8, generator=torch.Generator().manual_seed(3))
+    views = torch.randn(1, 1, 8, 4, 8, generator=torch.Generator().manual_seed(3))
     end, present = torch.zeros(1, 3), torch.ones(1, 1).bool()
-    told = ask(model, end, Witnesses(latents, poses, present))
+    told = model(end, Witnesses(scanned(model, views), poses, present))
     for columns, same in (((0, 7), True), ((3, 4), False)):
-        changed = latents.clone()
+        changed = views.clone()
         changed[..., list(columns)] += 1
-        other = ask(model, end, Witnesses(changed, poses, present))
+        other = model(end, Witnesses(scanned(model, changed), poses, present))
         assert torch.allclose(other, told, atol=1e-5) is same
 
 
@@ -163,9 +163,9 @@ def test_it_learns_to_foresee_a_wall_that_witnesses_see() -> None:
         away = 40 + 120 * torch.rand(64, 3, generator=generator)
         wall = 24 * torch.randn(64, 1, generator=generator)  # beyond the end, or before it
         poses = torch.stack((-away, torch.zeros(64, 3), torch.zeros(64, 3)), -1)
-        latents = ((away + wall) / 64)[..., None, None, None].expand(-1, -1, 8, 4, 8)
-        witnesses = Witnesses(latents, poses, torch.ones(64, 3).bool())
-        logit = head(ask(model, torch.zeros(64, 3), witnesses))[:, 0]
+        views = ((away + wall) / 64)[..., None, None, None].expand(-1, -1, 8, 4, 8)
+        witnesses = Witnesses(scanned(model, views), poses, torch.ones(64, 3).bool())
+        logit = head(model(torch.zeros(64, 3), witnesses))[:, 0]
         stopped = wall[:, 0] < 0
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, stopped.float())
         optimizer.zero_grad()

@@ -117,7 +117,7 @@ def test_a_player_who_is_held_back_finds_out() -> None:
 def test_the_trail_leaves_out_what_is_young() -> None:
     """Frames of the recent past share the player's drift; taken as landmarks they would hide it."""
     latents, _ = inputs(2, 60)
-    trail = Trail(latents)
+    trail = Trail(latents, torch.zeros(2, 60, 0, 8))
     for time in range(60):
         pose = torch.tensor([[8.0 * time, 0.0, 0.0]]).expand(2, -1)
         found = trail.landmarks(pose)

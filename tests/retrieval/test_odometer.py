@@ -94,13 +94,26 @@ def test_what_is_expected_is_what_tracking_expected() -> None:
     assert not torch.allclose(followed.poses, followed.expected, atol=0.1)
 
 
+class Shortening(torch.nn.Module):
+    """Features that tell by how much a step is shortened: `foreseen` by the frame before it alone, `shown` by both."""
+
+    def __init__(self, foreseen: float, shown: float) -> None:
+        super().__init__()
+        self.foreseen, self.shown = foreseen, shown
+
+    def forward(self, first, second, turn_deg, present):
+        assert present.all()
+        return torch.full((len(first), SETTINGS.head_width), self.shown)
+
+    def alone(self, views):
+        return views
+
+    def told(self, cells):
+        return torch.full((len(cells), SETTINGS.head_width), self.foreseen)
+
+
 class Stopped(Odometer):
-    """Every step is shortened: by `foreseen` units as the frame before it shows, by `shown` as both frames do."""
-
-    foreseen, shown = 0.0, 0.0
-
-    def views(self, first, second, turn_deg, present):
-        return torch.where(present, self.shown, self.foreseen)[:, None].expand(-1, SETTINGS.head_width)
+    """Every step is shortened, as features say."""
 
     def judge(self, features, free, turn_deg, bump):
         offset = torch.stack((free[:, 0] - features[:, 0], free[:, 1]), 1)
@@ -113,7 +126,7 @@ def test_what_a_model_draws_is_what_it_was_told_to_draw(foreseen: float) -> None
     latents, actions = inputs(1, 2)
     actions[:, :, 0] = 1
     model = Stopped.of(SETTINGS, walking()).eval()
-    model.foreseen, model.shown = foreseen, foreseen + 4
+    model.views = Shortening(foreseen, foreseen + 4)
     expected, drawn = model.expect(Whereabouts.origin(1), latents[:, 0], actions, 1)
     followed, seen = model.track(Whereabouts.origin(1), latents, actions)
     for where, stopped in ((seen, foreseen + 4), (drawn, foreseen)):

@@ -151,6 +151,13 @@ def test_registration_learns_offsets_that_views_show(episodes_of) -> None:
     assert last["error_registered"] < 0.5 * last["error_told"]
 
 
+class Numbered(Odometer):
+    """Tells frames apart by a number that their latents carry."""
+
+    def scans(self, latents):
+        return latents[:, :1, 0]
+
+
 def test_witnesses_are_earlier_frames_that_saw_the_place(episodes_of) -> None:
     """A frame that is not yet there would tell what play cannot know; young ones are where they are, old ones nearly."""
     generator = torch.Generator().manual_seed(3)
@@ -165,8 +172,9 @@ def test_witnesses_are_earlier_frames_that_saw_the_place(episodes_of) -> None:
         torch.randint(1, 90, (200,), generator=generator),
     )
     place = 300 * torch.rand(200, 2, generator=generator)
-    drawn = draw_witnesses(episodes, headings, episode, time, place, 90.0, 0.0, generator)
-    frames = drawn.latents[:, :, 0, 0, 0].round().long()
+    odometer = Numbered.of(tiny().odometer, walking())
+    drawn = draw_witnesses(odometer, episodes, headings, episode, time, place, 0.0, generator)
+    frames = drawn.scans[:, :, 0, 0].round().long()
     assert bool((frames < time[:, None])[drawn.present].all())
     assert 2 < float(drawn.present.sum(1).float().mean()) < WITNESSES
     true = torch.cat((poses[..., :2], headings[..., None]), -1)[episode[:, None], frames]

@@ -41,7 +41,7 @@ def a_walk(models: WorldModels, frames: int) -> tuple[World, torch.Tensor]:
     """A world that has seen so many frames of a walk, and those and one more."""
     latents = torch.randn(frames + 1, 4, 12, 16, generator=torch.Generator().manual_seed(2)).half().float()
     world = World(models)
-    world.observe(latents[:frames], ACTIONS[:frames])
+    world.observe(latents[:frames], ACTIONS.repeat(2, 1)[:frames])
     return world, latents
 
 
@@ -65,12 +65,26 @@ def test_play_asks_the_witnesses_that_training_asks(models: WorldModels, frames:
     assert float((other.poses - expected.poses).norm()) > 0.03
 
 
+def test_every_frame_is_kept_with_what_it_tells_as_a_witness(models: WorldModels) -> None:
+    """Seen at once, seen one by one, or drawn: what later steps ask is of that very frame."""
+    world, latents = a_walk(models, 70)
+    world.observe(latents[-1:], ACTIONS[:1])
+    world.step(ACTIONS[:1].numpy())
+    kept = world.memory.scans
+    assert kept.shape == (72, tiny().odometer.witness_channels, 16)
+    found = models.odometer.scans(world.memory.latents(list(range(72))).float())
+    torch.testing.assert_close(kept.float(), found, atol=2e-2, rtol=1e-2)
+    assert float((kept[1:] - kept[:-1]).float().abs().mean()) > 0.1
+    world.reset(0)
+    assert len(world.memory.scans) == len(world.memory)
+
+
 def test_what_is_drawn_is_where_it_was_told(models: WorldModels) -> None:
     """A frame that the model drew a little off is no step that something changed."""
     worlds = [a_walk(models, frames)[0] for frames in (47, 55)]
     expected = [looked_ahead(models, world, ACTIONS[:1])[0] for world in worlds]
     step_worlds(worlds, ACTIONS[None, :1].expand(2, -1, -1))
     for world, told in zip(worlds, expected, strict=True):
-        kept = world.memory.poses([len(world.memory) - 1])[0]
+        kept = world.memory.poses[-1]
         torch.testing.assert_close(kept, told.poses[0, 0], atol=2e-3, rtol=0)
         torch.testing.assert_close(world.where.pose[0], kept)

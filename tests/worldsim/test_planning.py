@@ -92,8 +92,8 @@ def test_a_remembered_place_is_the_end(models_of, packed) -> None:
     ends = torch.stack([past.last.latents[0, 0].float() for past in seen[30:]])
     assert torch.equal(ends[0], ends[-1])
     number = int((world.memory.latents(list(range(40))).float() == ends[0]).flatten(1).all(1).nonzero())
-    away = (world.memory.poses([number]) - world.memory.poses([69]))[0, :2].norm()
-    assert float(away) < 60 < float((world.memory.poses([39]) - world.memory.poses([69]))[0, :2].norm())
+    away = (world.memory.poses[[number]] - world.memory.poses[[69]])[0, :2].norm()
+    assert float(away) < 60 < float((world.memory.poses[[39]] - world.memory.poses[[69]])[0, :2].norm())
     assert [int(past.last.ages) for past in seen[30:]] == list(range(30, 0, -1))
 
 

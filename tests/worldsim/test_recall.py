@@ -177,10 +177,10 @@ def test_training_knows_the_places_that_play_knows(
     world = world_at(models, episodes, 0, 40, "hybrid")
     for time in range(40, 90):  # an action's window reaches across what has been observed before
         world.observe(episodes.latents[0, time : time + 1].float(), episodes.actions[0, time : time + 1])
-    torch.testing.assert_close(world.memory.poses(list(range(90))), followed.poses[0], atol=2e-2, rtol=0)
+    torch.testing.assert_close(world.memory.poses[:90], followed.poses[0], atol=2e-2, rtol=0)
     torch.testing.assert_close(world.where.pose[0], followed.poses[0, -1], atol=2e-2, rtol=0)
     shift = world.memory.settle()
-    torch.testing.assert_close(world.memory.poses(list(range(90))), marks.poses[0], atol=2e-2, rtol=0)
+    torch.testing.assert_close(world.memory.poses[:90], marks.poses[0], atol=2e-2, rtol=0)
     torch.testing.assert_close(shift, (marks.poses - followed.poses)[0, -1, :2], atol=2e-2, rtol=0)
     moments = Moments(episode=torch.tensor([0]), time=torch.tensor([90]))
     recent = marks.recent_poses(moments, 22)[0]
@@ -205,7 +205,7 @@ def test_what_is_recalled_follows_the_places_that_have_settled(
     odometer = deepcopy(tiny_models.odometer)
     odometer.registration.mlp[-1].bias.copy_(torch.tensor([9.0, 0.9, -0.7, -2.0]))
     world = world_at(replace(tiny_models, odometer=odometer, makers={}), episodes, 0, 120, "place")
-    poses = world.memory.poses(list(range(98)))
+    poses = world.memory.poses[:98]
     followed = odometer.follow(episodes.latents[:1, :120].float(), episodes.actions[:1, :120])
     assert float((poses - followed.poses[0, :98]).abs().max()) > 1
     for wanted in poses[::13]:
@@ -222,10 +222,10 @@ def test_players_and_their_memory_know_one_place(tiny_models: WorldModels, episo
     world = world_at(replace(tiny_models, odometer=odometer, makers={}), episodes, 0, 60, "hybrid")
     moved = 0
     for _ in range(20):
-        before = world.memory.poses([50])
+        before = world.memory.poses[[50]]
         world.step(np.array([[1, 0, 0]]))
-        moved += not torch.equal(world.memory.poses([50]), before)
-        newest = world.memory.poses([len(world.memory) - 1])
+        moved += not torch.equal(world.memory.poses[[50]], before)
+        newest = world.memory.poses[-1:]
         torch.testing.assert_close(newest, world.where.pose, atol=1e-3, rtol=0)
     assert moved == 20 // SETTLE_EVERY
 

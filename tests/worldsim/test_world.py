@@ -144,7 +144,7 @@ def test_oracle_finds_the_coming_view(tiny_models: WorldModels) -> None:
     assert section.recalled[0].frame == 42
     assert section.recalled[0].age == 150 - 42
     assert section.recalled[0].score == pytest.approx(0, abs=1e-3)
-    assert not torch.allclose(world.memory.poses([42])[0], poses[42], atol=1)
+    assert not torch.allclose(world.memory.poses[42], poses[42], atol=1)
 
 
 @pytest.mark.usefixtures("nothing_is_too_far")
@@ -160,7 +160,7 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
         world.maker, "pack", lambda history, noise: told.append(history) or pack(history, noise)
     )
     pack = type(world.maker).pack.__get__(world.maker)
-    before = world.memory.poses(list(range(60)))
+    before = world.memory.poses[:60].clone()
     section = world.step(some_actions(1)[0])
     torch.testing.assert_close(told[0].recent_poses[0], before[-22:], rtol=1e-4, atol=1e-2)
     numbers = [pick.frame for pick in section.recalled]
@@ -169,7 +169,7 @@ def test_what_the_model_is_told_of_places_is_what_was_estimated(
     torch.testing.assert_close(told[0].recalled.poses, registered, rtol=1e-3, atol=0.5)
     assert float((registered[0] - before[numbers]).norm(dim=1).min()) > 1
     assert told[0].section_poses.shape == (1, 1, 3)
-    assert torch.equal(told[0].section_poses[0, 0, 2], world.memory.poses([60])[0, 2])
+    assert torch.equal(told[0].section_poses[0, 0, 2], world.memory.poses[60, 2])
     assert float((told[0].section_poses[0, 0] - before[-1]).norm()) > 1
 
 

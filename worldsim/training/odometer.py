@@ -214,11 +214,17 @@ def odometer_loss(
     features = model.views(pairs[:, 0], pairs[:, 1], turn, seen)
     if model.foresight is not None:
         end = episodes.poses[episode, time - 1, :2] + pushed
-        place, view_deg = foremost(end, pushed), model.config.view_deg
         witnesses = draw_witnesses(
-            episodes, moves.headings_deg, episode, time, place, view_deg, settings.noise, generator
+            model,
+            episodes,
+            moves.headings_deg,
+            episode,
+            time,
+            foremost(end, pushed),
+            settings.noise,
+            generator,
         )
-        foreseen = model.told_by(witnesses, torch.cat((end, view[:, None]), 1))
+        foreseen = model.foresight(torch.cat((end, view[:, None]), 1), witnesses)
         features = features + foreseen * ~seen[:, None]
     # Told what did not happen, a sight of it must say so: of free steps there are ten times as many as of changed ones.
     error = WRONG_UNITS ** uniform(batch, 1) * torch.randn(batch, 2, generator=generator, device=device)

@@ -119,6 +119,7 @@ class SelfRollout:
         self.episodes, self.marks, self.odometer, self.section = episodes, marks, odometer, section
         self.moments = random_moments(episodes, batch, section * length, generator)
         self.recent, self.present = recent_latents(episodes.latents, self.moments, reach)
+        self.scans = self._scanned(self.recent)
         rows, numbers = self.moments.episode[:, None], self.moments.frames(-reach, -1).clamp(min=0)
         self.headings, self.moves = marks.poses[rows, numbers, 2], marks.moves[rows, numbers]
         self.where = marks.at(self.moments.episode, numbers[:, -1])
@@ -140,7 +141,7 @@ class SelfRollout:
         if odometer.foresight is not None:
             place = odometer.aim(self.where, actions[:, : actions.shape[1] - self.section + 1])
             view_deg = odometer.config.view_deg
-            witnesses = Witnesses.among(place, self.recent, self.poses, self.present, view_deg)
+            witnesses = Witnesses.among(place, self.scans, self.poses, self.present, view_deg)
         return odometer.expect(self.where, self.recent[:, -1], actions, self.section, witnesses)
 
     def known(self, picks: Picks) -> Float[Tensor, " batch"]:
@@ -166,11 +167,19 @@ class SelfRollout:
         self.headings = torch.cat((self.headings, followed.poses[..., 2]), 1)[:, self.section :]
         self.moves = torch.cat((self.moves, followed.moves), 1)[:, self.section :]
         self.recent = torch.cat((self.recent, made), 1)[:, self.section :]
+        self.scans = torch.cat((self.scans, self._scanned(made)), 1)[:, self.section :]
         exists = torch.ones(made.shape[:2], dtype=torch.bool, device=made.device)
         self.present = torch.cat((self.present, exists), 1)[:, self.section :]
         self.moments = Moments(episode=self.moments.episode, time=self.moments.time + self.section)
         self.poses = traced_back(self.where.pose, self.moves, self.headings)
         self.held.add(made, self.poses[:, -self.section :])
+
+    @torch.no_grad()
+    def _scanned(
+        self, latents: Float[Tensor, "batch time channel height width"]
+    ) -> Float[Tensor, "batch time scanned width"]:
+        """What these frames will tell as witnesses."""
+        return self.odometer.scans(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
     def _landmarks(self, pose: Float[Tensor, "batch 3"]) -> Landmarks:
         """Frames that the player may recognise in the section just made: true ones, but for those of held histories."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from models.history import add_noise
 from retrieval.foresight import Witnesses, choose_witnesses
+from retrieval.odometer import Odometer
 from worldsim.training.data import LatentEpisodes
 
 ASTRAY = 6.0
@@ -15,12 +16,12 @@ ASTRAY_AGE = 60
 
 
 def draw_witnesses(
+    odometer: Odometer,
     episodes: LatentEpisodes,
     headings_deg: Float[Tensor, "episode time"],
     episode: Int[Tensor, " batch"],
     time: Int[Tensor, " batch"],
     place: Float[Tensor, "batch 2"],
-    view_deg: float,
     noise: float,
     generator: torch.Generator,
 ) -> Witnesses:
@@ -32,14 +33,15 @@ def draw_witnesses(
 
     poses = torch.cat((episodes.poses[episode][..., :2], headings_deg[episode][..., None]), -1)
     ages = time[:, None] - torch.arange(poses.shape[1], device=device)
-    frames, present = choose_witnesses(place, poses, ages, ages > 0, view_deg)
+    frames, present = choose_witnesses(place, poses, ages, ages > 0, odometer.config.view_deg)
     rows = torch.arange(batch, device=device)[:, None]
     latents, seen_from = episodes.latents[episode[:, None], frames].float(), poses[rows, frames]
     drift = ASTRAY * uniform(batch, 1).square() * (ages[rows, frames] / ASTRAY_AGE).clamp(0, 1)
     off = drift[..., None] * torch.randn(*frames.shape, 2, generator=generator, device=device)
     drawn = torch.randn(latents.shape, generator=generator, device=device)
+    noisy = add_noise(latents, noise * uniform(batch).square(), drawn)
     return Witnesses(
-        latents=add_noise(latents, noise * uniform(batch).square(), drawn),
+        scans=odometer.scans(noisy.flatten(0, 1)).unflatten(0, frames.shape),
         poses=torch.cat((seen_from[..., :2] + off, seen_from[..., 2:]), -1),
         present=present,
     )
