@@ -55,6 +55,27 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Whether this process alone is to make that file; the folder is made if missing.
+
+    The hold dies with the process. Where there are no such locks (Windows), everybody is.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
 def only_process_in(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder` (made if missing) against a second process of the same kind.
 

@@ -97,8 +97,8 @@ def _witnesses(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> 
     """Frames of a memory that saw a place which the next step leads to."""
     poses = memory.poses
     # Old worlds have many frames that were seen from elsewhere: they are passed over. The newest one lies near.
-    along, across = (poses[:, :2] - place).abs().unbind(1)
-    near = (along < FARTHEST) & (across < FARTHEST)
+    along, across = (poses[:, :2] - place).unbind(1)
+    near = along.square() + across.square() < FARTHEST**2
     near[-1] = True
     numbers = near.nonzero()[:, 0]
     ages = len(memory) - numbers[None]

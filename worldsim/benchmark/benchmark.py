@@ -25,7 +25,7 @@ from worldsim.evaluation.fidelity import fit_judge
 from worldsim.evaluation.held_out import HeldOut
 from worldsim.evaluation.lpips import Lpips, LpipsWeights, load_lpips
 from worldsim.evaluation.replayed_depth import replayed_depths
-from worldsim.evaluation.reports import fingerprint, read_rows, settings_text, write_json, write_rows
+from worldsim.evaluation.reports import fingerprint, settings_text, write_json
 from worldsim.evaluation.revisit_tables import BASELINES
 from worldsim.evaluation.revisits import (
     EvaluatedMode,
@@ -35,8 +35,8 @@ from worldsim.evaluation.revisits import (
     score_all,
 )
 from worldsim.evaluation.rollouts import RolloutSettings, told
+from worldsim.evaluation.shared_rows import shared_rows
 from worldsim.evaluation.starts import Start
-from worldsim.files import read_json
 from worldsim.record import RecordSettings, record
 
 ALL_MODES: tuple[EvaluatedMode, ...] = (
@@ -205,13 +205,11 @@ def recall_alone(
     models: WorldModels, held_out: HeldOut, starts: Sequence[Start], settings: BenchmarkSettings, folder: Path
 ) -> dict[str, Any]:
     """Figures of all returns, and of those after a long gap."""
-    path = folder / "recall.jsonl"
-    if path.exists():
-        rows = read_rows(path)
-    else:
-        returns = [start for start in starts if start.gap >= 0]
-        rows = covisible_recall(models, held_out, returns, settings.horizon, settings.recall)
-        write_rows(path, rows)
+    returns = [start for start in starts if start.gap >= 0]
+    rows = shared_rows(
+        [folder / "recall.jsonl"],
+        lambda _: covisible_recall(models, held_out, returns, settings.horizon, settings.recall),
+    )
     parts = {
         "all": rows,
         f">{GAP}x": [row for row in rows if row["gap"] > GAP * models.schedule.recent_frames],
@@ -228,11 +226,13 @@ def recall_alone(
 
 def latency(models: WorldModels, folder: Path) -> dict[str, Any] | None:
     """How long recall takes; measured once a run, on whatever machine it began."""
-    path = folder / "latency.json"
-    if not path.exists():
-        write_json(path, recall_latency(models))
-    measured: dict[str, Any] | None = read_json(path)
-    return measured
+
+    def measured(_: int) -> list[dict[str, Any]]:
+        told = recall_latency(models)
+        return [] if told is None else [told]
+
+    rows = shared_rows([folder / "latency.jsonl"], measured)
+    return rows[0] if rows else None
 
 
 def own_history(

@@ -1,6 +1,5 @@
 """The interface by which any world model enters the benchmark: true history in, then a frame for every action."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -16,8 +15,8 @@ from tqdm import tqdm
 from worldsim.checkpoint import WorldModels
 from worldsim.evaluation.held_out import HeldOut, encode
 from worldsim.evaluation.lpips import Lpips
-from worldsim.evaluation.reports import write_text
 from worldsim.evaluation.rollouts import compare, noise_seed
+from worldsim.evaluation.shared_rows import shared_rows
 from worldsim.evaluation.starts import Start
 from worldsim.world import World, WorldSettings
 
@@ -129,12 +128,14 @@ def run_contestant(
     Raises:
         ValueError: it gave something else than a frame; the starts before it are kept.
     """
-    rows = []
-    for seed, start in tqdm(list(product(seeds, starts)), desc=name, unit="start"):
-        path = folder / f"{_plain(name)}-{seed}-{start.episode:04d}-{start.step:05d}.json"
-        if path.exists():
-            rows.append(json.loads(path.read_text(encoding="utf-8")))
-            continue
+    asked = list(product(seeds, starts))
+    paths = [
+        folder / f"{_plain(name)}-{seed}-{start.episode:04d}-{start.step:05d}.jsonl" for seed, start in asked
+    ]
+    progress = tqdm(total=len(asked), desc=name, unit="start")
+
+    def make(number: int) -> list[dict[str, Any]]:
+        seed, start = asked[number]
         stop = start.step + horizon
         truth = held_out.read(start.episode, np.arange(stop))
         actions = held_out.actions[start.episode]
@@ -148,9 +149,11 @@ def run_contestant(
         row = {**asdict(start), "mode": name} | {
             each: values.round(7).tolist() for each, values in figures.items()
         }
-        write_text(path, json.dumps(row) + "\n")
-        rows.append(row)
-    return rows
+        progress.update()
+        return [row]
+
+    with progress:
+        return shared_rows(paths, make, lambda _: progress.update())
 
 
 def _plain(name: str) -> str:

@@ -18,8 +18,8 @@ from worldsim.evaluation.fidelity import agreement
 from worldsim.evaluation.held_out import HeldOut, encode
 from worldsim.evaluation.inverse_dynamics import InverseDynamics, told_moves
 from worldsim.evaluation.lpips import Lpips
-from worldsim.evaluation.reports import read_rows, write_rows
 from worldsim.evaluation.rollouts import Beginning, RolloutSettings, compare, noise_seed, roll_out
+from worldsim.evaluation.shared_rows import shared_rows
 from worldsim.evaluation.starts import Start, StartSettings, same_view
 from worldsim.recall import MemoryMode
 from worldsim.video import film_strip, write_png
@@ -119,19 +119,17 @@ class OwnWorlds:
         batches = [returns[first : first + batch] for first in range(0, len(returns), batch)]
         shown = {int(each) for each in np.linspace(0, len(returns) - 1, min(strips, len(returns))).round()}
         total = len(self.settings.modes) * sum(len(each) * _length(each) for each in batches)
-        rows: list[dict[str, Any]] = []
+        paths = [self.folder / f"own-{index:04d}.jsonl" for index in range(len(batches))]
         with tqdm(total=total, desc="own history", unit="frame", smoothing=0.1) as progress:
-            for index, each in enumerate(batches):
-                path = self.folder / f"own-{index:04d}.jsonl"
-                if path.exists():
-                    made = read_rows(path)
-                    progress.update(len(self.settings.modes) * len(each) * _length(each))
-                else:
-                    wanted = {number - index * batch for number in shown}
-                    made = self._score(each, wanted, progress)
-                    write_rows(path, made)
-                rows += made
-        return rows
+            return shared_rows(
+                paths,
+                lambda index: self._score(
+                    batches[index], {number - index * batch for number in shown}, progress
+                ),
+                lambda index: progress.update(
+                    len(self.settings.modes) * len(batches[index]) * _length(batches[index])
+                ),
+            )
 
     def begin(self, route: OwnReturn, frames: int) -> Beginning:
         """From a few true frames alone; once the route is over the player stands still."""

@@ -18,10 +18,8 @@ from worldsim.evaluation.recalled import copy_recalled, recall_hits, twins_recal
 from worldsim.evaluation.replayed_depth import seen_masks
 from worldsim.evaluation.reports import (
     fingerprint,
-    read_rows,
     settings_text,
     write_json,
-    write_rows,
     write_text,
 )
 from worldsim.evaluation.revisit_strips import write_strips
@@ -37,6 +35,7 @@ from worldsim.evaluation.rollouts import (
 )
 from worldsim.evaluation.route_starts import find_route_starts, recorded_routes
 from worldsim.evaluation.seen_pixels import masked_psnr
+from worldsim.evaluation.shared_rows import shared_rows
 from worldsim.evaluation.starts import Start, StartSettings, find_starts
 from worldsim.recall import MEMORY_MODES, MemoryMode
 
@@ -197,23 +196,20 @@ def score_all(
         for sample in range(settings.samples)
         for first in range(0, len(starts), settings.batch)
     ]
-    rows: list[dict] = []
+    paths = [folder / f"batch-{index:04d}.jsonl" for index in range(len(batches))]
     total = settings.samples * len(starts) * settings.horizon * len(settings.modes)
     with tqdm(total=total, desc="revisits", unit="frame", smoothing=0.1) as progress:
-        for index, (sample, batch) in enumerate(batches):
-            path = folder / f"batch-{index:04d}.jsonl"
-            if path.exists():
-                made = read_rows(path)
-                progress.update(len(batch) * settings.horizon * len(settings.modes))
-            else:
-                # Starts are in order of steps, so the last one of an episode has the last stop.
-                episodes = held_out.encode(
-                    models, {start.episode: span(start, settings).stop for start in batch}
-                )
-                made = score_batch(models, held_out, episodes, batch, settings, progress, sample, lpips)
-                write_rows(path, made)
-            rows += made
-    return rows
+
+        def make(index: int) -> list[dict]:
+            sample, batch = batches[index]
+            # Starts are in order of steps, so the last one of an episode has the last stop.
+            episodes = held_out.encode(models, {start.episode: span(start, settings).stop for start in batch})
+            return score_batch(models, held_out, episodes, batch, settings, progress, sample, lpips)
+
+        def found(index: int) -> None:
+            progress.update(len(batches[index][1]) * settings.horizon * len(settings.modes))
+
+        return shared_rows(paths, make, found)
 
 
 def score_batch(
