@@ -28,6 +28,8 @@ EDGE = 0.95
 """of the half of a view that a point may lie from its middle"""
 AGEING = 0.1
 """halvings of the distance that a hundred frames of age are worth: places drift"""
+CANDIDATES = candidates_needed(WITNESSES, APART)
+"""best frames among which they are chosen"""
 SIDE, PITCH = 5, 16.0
 """points a side of the grid, and map units between them: a player's half width is 16"""
 TOLD, JOINED = 6, 40
@@ -84,12 +86,29 @@ def choose_witnesses(
     view_deg: float,
 ) -> tuple[Int64[Tensor, "batch witness"], Bool[Tensor, "batch witness"]]:
     """Which past frames looked at a place from nearby, and whether there are so many; `ages` count from the step."""
+    return best_witnesses(worth_of_witnesses(place, poses, ages, allowed, view_deg), ages)
+
+
+def worth_of_witnesses(
+    place: Float[Tensor, "batch 2"],
+    poses: Float[Tensor, "batch n 3"],
+    ages: Int64[Tensor, "batch n"],
+    allowed: Bool[Tensor, "batch n"],
+    view_deg: float,
+) -> Float[Tensor, "batch n"]:
+    """How well each past frame saw a place: at most what its age leaves, -AGEING / 100 a frame; −∞ where it did not."""
     forward, left = seen_from(place[:, None], poses)[:, :, 0].unbind(-1)
     distance = torch.hypot(forward, left)
     inside = (left.abs() < EDGE * tan(radians(view_deg) / 2) * forward) & (forward > NEAREST)
     worth = -(distance / IDEAL).clamp(min=1e-3).log2().abs() - AGEING / 100 * ages
-    worth = worth.masked_fill(~(allowed & inside & (distance < FARTHEST)), -torch.inf)
-    best, numbers = worth.topk(min(worth.shape[1], candidates_needed(WITNESSES, APART)), dim=1)
+    return worth.masked_fill(~(allowed & inside & (distance < FARTHEST)), -torch.inf)
+
+
+def best_witnesses(
+    worth: Float[Tensor, "batch n"], ages: Int64[Tensor, "batch n"]
+) -> tuple[Int64[Tensor, "batch witness"], Bool[Tensor, "batch witness"]]:
+    """Which of n frames they are by `worth_of_witnesses`, and whether there are so many."""
+    best, numbers = worth.topk(min(worth.shape[1], CANDIDATES), dim=1)
     chosen, present = spread(best, ages.gather(1, numbers), WITNESSES, APART, best > -torch.inf)
     return numbers.gather(1, chosen) * present, present
 

@@ -11,13 +11,16 @@ from torch import Tensor
 from models.history import AgedFrames, History
 from models.packer import pad_actions
 from models.schedule import Schedule
-from retrieval.foresight import FARTHEST, Witnesses, choose_witnesses
+from retrieval.foresight import AGEING, CANDIDATES, FARTHEST, Witnesses, best_witnesses, worth_of_witnesses
 from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory
 from worldsim.recall import Recalled
 from worldsim.section_maker import SectionMaker
+
+LATELY = 2048
+"""newest frames among which witnesses are looked for first"""
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,31 @@ def foreseen(
     if odometer.foresight is not None:
         places = odometer.aim(where, known[:, : known.shape[1] - section + 1])
         found = [
-            _witnesses(memory, place[None], odometer.config.view_deg)
+            witnesses_in(memory, place[None], odometer.config.view_deg)
             for memory, place in zip(memories, places, strict=True)
         ]
         witnesses = joined(found)
     return maker.expect(where, newest, known, section, witnesses)
 
 
-def _witnesses(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> Witnesses:
+def witnesses_in(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> Witnesses:
     """Frames of a memory that saw a place which the next step leads to."""
-    poses = memory.poses
-    # Old worlds have many frames that were seen from elsewhere: they are passed over. The newest one lies near.
-    along, across = (poses[:, :2] - place).unbind(1)
-    near = along.square() + across.square() < FARTHEST**2
-    near[-1] = True
-    numbers = near.nonzero()[:, 0]
-    ages = len(memory) - numbers[None]
-    chosen, found = choose_witnesses(place, poses[numbers][None], ages, ages > 0, view_deg)
+    first = max(0, len(memory) - LATELY)
+    while True:
+        # Frames that were seen from elsewhere are passed over. The newest one lies near.
+        along, across = (memory.poses[first:, :2] - place).unbind(1)
+        near = along.square() + across.square() < FARTHEST**2
+        near[-1] = True
+        numbers = near.nonzero()[:, 0] + first
+        ages = len(memory) - numbers[None]
+        worth = worth_of_witnesses(place, memory.poses[numbers][None], ages, ages > 0, view_deg)
+        # Older ones are worth less than all of these.
+        if not first or int((worth > -AGEING / 100 * (len(memory) - first)).sum()) >= CANDIDATES:
+            break
+        first = 0
+    chosen, found = best_witnesses(worth, ages)
     frames = numbers[chosen[0]]
-    return Witnesses(scans=memory.scans[frames][None], poses=poses[frames][None], present=found)
+    return Witnesses(scans=memory.scans[frames][None], poses=memory.poses[frames][None], present=found)
 
 
 def recall_for(

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from retrieval.foresight import choose_witnesses
 from retrieval.motion import Motion
 from retrieval.odometer import Odometer
+from retrieval.whereabouts import Followed
 from worldsim.checkpoint import WorldModels
-from worldsim.past import foreseen, recent_of
+from worldsim.past import LATELY, foreseen, recent_of, witnesses_in
 from worldsim.presets import tiny
 from worldsim.section_maker import SectionMaker
 from worldsim.world import World, step_worlds
@@ -63,6 +65,31 @@ def test_play_asks_the_witnesses_that_training_asks(models: WorldModels, frames:
     blind.foresight = None
     other, _ = looked_ahead(replace(models, odometer=blind, makers={}), world, ACTIONS[frames : frames + 1])
     assert float((other.poses - expected.poses).norm()) > 0.03
+
+
+@pytest.mark.parametrize("spread", [400.0, 9000.0])
+def test_witnesses_of_an_old_world_are_those_of_all_its_frames(models: WorldModels, spread: float) -> None:
+    """Whether or not enough of the newest frames looked there: the choice is that of a search through everything."""
+    world, count = World(models), LATELY + 1500
+    generator = torch.Generator().manual_seed(5)
+    poses = torch.rand(count, 3, generator=generator) * torch.tensor([spread, spread, 360.0])
+    path = Followed.of_poses(poses[None])
+    keys = torch.nn.functional.normalize(
+        torch.randn(count, models.descriptor.dim, generator=generator), dim=1
+    )
+    scans = torch.arange(count).half()[:, None, None].expand(-1, tiny().odometer.witness_channels, 16)
+    actions = torch.zeros(count, 3, dtype=torch.int64)
+    world.memory.append(torch.zeros(count, 4, 12, 16), actions, path, keys.numpy(), scans=scans)
+    poses, ages = world.memory.poses[None], torch.arange(count, 0, -1)[None]
+    old = 0
+    for place in torch.rand(12, 1, 2, generator=generator) * spread:
+        frames, present = choose_witnesses(place, poses, ages, ages > 0, 90.0)
+        found = witnesses_in(world.memory, place, 90.0)
+        assert torch.equal(found.present, present)
+        assert torch.equal(found.poses[present], poses[0, frames[0]][None][present])
+        assert torch.equal(found.scans[present], scans[frames[0]][None][present])
+        old += int((ages[0, frames[0]][present[0]] > LATELY).any())
+    assert (old > 0) == (spread > 1000)
 
 
 def test_every_frame_is_kept_with_what_it_tells_as_a_witness(models: WorldModels) -> None:
