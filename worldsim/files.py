@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def held(path: Path) -> Iterator[bool]:
-    """Whether this process alone is to make that file; the folder is made if missing.
+    """Whether this process alone is to make what is named so; its folder is made if missing.
 
     The hold dies with the process. Where there are no such locks (Windows), everybody is.
     """
@@ -83,13 +83,9 @@ def only_process_in(folder: Path, what: str) -> Iterator[None]:
 
     Raises BlockingIOError if another process holds it.
     """
-    import fcntl  # not on Windows, where importing this module must still work
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{what}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            line = f"another {what} is running in {folder}; wait for it or choose another folder"
-            raise BlockingIOError(line) from None
+    with held(folder / what) as mine:
+        if not mine:
+            raise BlockingIOError(
+                f"another {what} is running in {folder}; wait for it or choose another folder"
+            )
         yield

@@ -260,16 +260,17 @@ def keep_section(
     maker, memories = worlds[0].maker, [world.memory for world in worlds]
     where, sighted = recognised(memories, maker, latents[:, -1], where, actions.shape[1])
     followed = followed.ended(where, sighted)
-    known, section, keys = latents.flatten(0, 1).to(worlds[0].models.dtype), latents.shape[1], None
+    known, section, keys, scans = latents.flatten(0, 1).to(maker.models.dtype), latents.shape[1], None, None
     if worlds[0].memory.needs_query:
         keys = maker.keys(known).cpu().numpy()
-    scans = maker.scans(known)
+    if maker.models.odometer.foresight is not None:
+        scans = maker.scans(known)
     for i, world in enumerate(worlds):
         span = slice(i * section, (i + 1) * section)
-        own, truth = None if keys is None else keys[span], None if true_poses is None else true_poses[i]
         shift = world.memory.append(
-            latents[i], actions[i], followed.part(i, section), own, truth, scans[span]
-        )
+            latents[i], actions[i], followed.part(i, section), None if keys is None else keys[span],
+            None if true_poses is None else true_poses[i], None if scans is None else scans[span],
+        )  # fmt: skip
         world.where = where.of(i).shifted(shift[None])
         world.steps += 1
 
