@@ -113,6 +113,17 @@ def best_witnesses(
     return numbers.gather(1, chosen) * present, present
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What witnesses tell of points around the end of a step."""
+
+    places: Float[Tensor, "batch point 2"]
+    told: Float[Tensor, "batch point told"]
+    """the first of these numbers is a logit: a player could not stand there"""
+    shown: Bool[Tensor, "batch point"]
+    """whether any of them looked there"""
+
+
 class Foresight(nn.Module):
     """One vector of what stands around the end of a step; begins as zeros, to be added to what the newest view tells."""
 
@@ -141,9 +152,19 @@ class Foresight(nn.Module):
         self, end: Float[Tensor, "batch 3"], witnesses: Witnesses
     ) -> Float[Tensor, "batch head_width"]:
         """`end` is where the step would lead if nothing stood in the way, and its heading."""
+        return self.joined(self.asked(end, witnesses))
+
+    def joined(self, found: Surroundings) -> Float[Tensor, "batch head_width"]:
+        """What is told of all points, as one vector."""
+        vector: Tensor = self.join(found.told.flatten(1).to(next(self.join.parameters()).dtype))
+        return vector
+
+    def asked(self, end: Float[Tensor, "batch 3"], witnesses: Witnesses) -> Surroundings:
+        """What witnesses tell of the points around that end."""
         count, number = witnesses.present.shape[1], next(self.ask.parameters()).dtype
         around = turned(self.grid.float().expand(len(end), -1, -1), end[:, 2:].expand(-1, len(self.grid)))
-        forward, left = seen_from(end[:, None, :2] + around, witnesses.poses).unbind(-1)
+        places = end[:, None, :2] + around
+        forward, left = seen_from(places, witnesses.poses).unbind(-1)
         ahead = forward.clamp(min=4.0)
         column = -left / ahead / self.tangent
         shown = (forward > 4.0) & (column.abs() < 1) & witnesses.present[..., None]
@@ -158,4 +179,4 @@ class Foresight(nn.Module):
         # Whom to believe of a point: none says nothing of it, as if everyone were silent.
         weight = told[..., -1].exp().clamp(max=1e4) * shown
         means = (told[..., :-1] * weight[..., None]).sum(1) / (weight.sum(1)[..., None] + 1.0)
-        return self.join(means.flatten(1).to(number))
+        return Surroundings(places=places, told=means, shown=shown.any(1))

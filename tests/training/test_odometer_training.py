@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from retrieval.foresight import WITNESSES
+from retrieval.foresight import WITNESSES, Surroundings
 from retrieval.motion import Motion
 from retrieval.odometer import ACTIONS, Odometer, Whereabouts
 from worldsim.presets import tiny
 from worldsim.training.data import LatentEpisodes
+from worldsim.training.floor_plans import FloorPlans
 from worldsim.training.odometer import (
     Moves,
     OdometerTraining,
@@ -18,7 +19,7 @@ from worldsim.training.odometer import (
     odometer_loss,
 )
 from worldsim.training.registration import draw_views, registration_loss
-from worldsim.training.witnesses import draw_witnesses
+from worldsim.training.witnesses import blocked_loss, draw_witnesses
 
 
 def walking() -> Motion:
@@ -204,3 +205,31 @@ def test_foresight_learns_from_steps_that_are_not_seen(episodes_of) -> None:
         )
         loss.backward()
         assert bool(last.grad.any()) is learns
+
+
+def test_foresight_is_taught_where_nobody_can_stand(episodes_of) -> None:
+    """By every frame, seen or not, and only about points that some witness looked at."""
+    episodes, _ = walled(episodes_of(count=3, length=60))
+    low, high = (episodes.poses[..., :2].flatten(0, 1).quantile(share, 0) for share in (0.3, 0.7))
+    plans = FloorPlans(
+        boxes=torch.cat((low - 16, high + 16)).expand(3, 1, 4), things=torch.full((3, 1, 3), -1e6)
+    )
+    moves, generator = Moves.of(episodes, walking()), torch.Generator()
+    model = Odometer.of(tiny().odometer, walking())
+    optimizer = torch.optim.AdamW(model.foresight.parameters(), lr=1e-2)
+    chosen, right = settings(seen_share=1.0), []
+    for step in range(40):
+        plain, found = odometer_loss(model, episodes, moves, chosen, generator.manual_seed(step))
+        assert "blocked_right" not in found
+        loss, found = odometer_loss(model, episodes, moves, chosen, generator.manual_seed(step), plans)
+        assert float(loss.detach()) > float(plain.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        right.append(float(found["blocked_right"]))
+    assert sum(right[-5:]) > sum(right[:5])
+    unseen = blocked_loss(
+        Surroundings(torch.zeros(2, 5, 2), torch.ones(2, 5, 6), torch.zeros(2, 5).bool()),
+        torch.ones(2, 5).bool(),
+    )
+    assert [float(each) for each in unseen] == [0, 0]

@@ -19,13 +19,14 @@ from worldsim.errors import check_at_least
 from worldsim.presets import preset
 from worldsim.training.components import keep_component, start_weights, trained_autoencoder
 from worldsim.training.data import LatentEpisodes, cached_latents, own_share
+from worldsim.training.floor_plans import FloorPlans
 from worldsim.training.loop import LoopSettings, TrainingLoop
 from worldsim.training.offsets import mean_of, offset_loss
 from worldsim.training.processes import Processes
 from worldsim.training.reading import read_action_space
 from worldsim.training.registration import registration_loss
 from worldsim.training.state import TrainingState
-from worldsim.training.witnesses import draw_witnesses
+from worldsim.training.witnesses import blocked_loss, draw_witnesses
 
 FIT_EPISODES = 64
 """episodes that the motion tables are fitted to: a few are enough, for they are exact"""
@@ -126,10 +127,16 @@ def train_odometer(settings: OdometerTraining) -> None:
     state = TrainingState(model, [optimizer], decay=0.995)
     loop = TrainingLoop("odometer", settings.out, state, settings.loop, processes)
     parameters, moves = list(model.parameters()), Moves.of(episodes, motion)
+    plans = FloorPlans.of(paths, processes.device)
+    if plans is None and model.foresight is not None and processes.main:
+        print(
+            "odometer: these are no mazes whose plans are known; foresight learns from bumps alone",
+            flush=True,
+        )
 
     def take_step(step: int) -> dict[str, Tensor]:
         generator = processes.generator(settings.seed, step)
-        loss, found = odometer_loss(model, episodes, moves, settings, generator)
+        loss, found = odometer_loss(model, episodes, moves, settings, generator, plans)
         more, errors = registration_loss(model, episodes, settings.batch, settings.noise, generator)
         optimizer.zero_grad()
         (loss + more).backward()
@@ -185,10 +192,12 @@ def odometer_loss(
     moves: Moves,
     settings: OdometerTraining,
     generator: torch.Generator,
+    plans: FloorPlans | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Is a move changed (cross entropy), and where does it lead then (distance)?
 
-    Also the mean errors of changed moves in map units, of frames that are seen and of frames to come.
+    Also the mean errors of changed moves in map units, of frames that are seen and of frames to come. With `plans`
+    foresight is taught besides where a player could not stand (cross entropy), around the end of every step.
     """
     device, batch = generator.device, settings.batch
 
@@ -211,7 +220,7 @@ def odometer_loss(
     free = turned(pushed, -view)
     true = turned(moves.moves[episode, time], -view)
     turn = moves.headings_deg[episode, time] - view
-    features = model.views(pairs[:, 0], pairs[:, 1], turn, seen)
+    features, around = model.views(pairs[:, 0], pairs[:, 1], turn, seen), None
     if model.foresight is not None:
         end = episodes.poses[episode, time - 1, :2] + pushed
         witnesses = draw_witnesses(
@@ -224,8 +233,8 @@ def odometer_loss(
             settings.noise,
             generator,
         )
-        foreseen = model.foresight(torch.cat((end, view[:, None]), 1), witnesses)
-        features = features + foreseen * ~seen[:, None]
+        around = model.foresight.asked(torch.cat((end, view[:, None]), 1), witnesses)
+        features = features + model.foresight.joined(around) * ~seen[:, None]
     # Told what did not happen, a sight of it must say so: of free steps there are ten times as many as of changed ones.
     error = WRONG_UNITS ** uniform(batch, 1) * torch.randn(batch, 2, generator=generator, device=device)
     wrong = seen & (uniform(batch) < WRONG_SHARE)
@@ -239,4 +248,8 @@ def odometer_loss(
     errors = (torch.where(made.logit[:, None] > 0, made.offset, told) - true).detach().norm(dim=1)
     real = changed & ~wrong
     found = {"error_seen": mean_of(errors, real & seen), "error_unseen": mean_of(errors, real & ~seen)}
-    return gate + offset_loss(made, true, changed, MOVE_SCALE), found
+    loss = gate + offset_loss(made, true, changed, MOVE_SCALE)
+    if plans is not None and around is not None:
+        more, found["blocked_right"] = blocked_loss(around, plans.blocked(episode, around.places))
+        loss = loss + more
+    return loss, found

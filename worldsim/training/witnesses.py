@@ -1,18 +1,33 @@
-"""Past frames for the training of foresight: those that play would ask, with the errors that they have there."""
+"""Foresight in training: past frames that play would ask, wrong as play would have them, and what they should tell."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from models.history import add_noise
-from retrieval.foresight import Witnesses, choose_witnesses
+from retrieval.foresight import Surroundings, Witnesses, choose_witnesses
 from retrieval.odometer import Odometer
 from worldsim.training.data import LatentEpisodes
+from worldsim.training.offsets import mean_of
 
 ASTRAY = 6.0
 """greatest standard deviation of where a frame of ASTRAY_AGE is believed to have been seen from, in map units"""
 ASTRAY_AGE = 60
 """frames: younger ones have drifted less, older ones no more, because places are recognised"""
+
+
+def blocked_loss(
+    around: Surroundings, blocked: Bool[Tensor, "batch point"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Could a player stand at the points that witnesses saw (cross entropy)? Also the share of right answers.
+
+    Bumps are rare: this teaches in every frame how near walls are.
+    """
+    logit, shown = around.told[..., 0], around.shown.flatten()
+    wrong = functional.binary_cross_entropy_with_logits(logit, blocked.float(), reduction="none")
+    right = (logit.detach() > 0) == blocked
+    return mean_of(wrong.flatten(), shown), mean_of(right.float().flatten(), shown)
 
 
 def draw_witnesses(
