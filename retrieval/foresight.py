@@ -30,6 +30,8 @@ AGEING = 0.1
 """halvings of the distance that a hundred frames of age are worth: places drift"""
 CANDIDATES = candidates_needed(WITNESSES, APART)
 """best frames among which they are chosen"""
+LATELY = 2048
+"""newest frames of a world among which they are looked for first"""
 SIDE, PITCH = 5, 16.0
 """points a side of the grid, and map units between them: a player's half width is 16"""
 TOLD, JOINED = 6, 40
@@ -86,10 +88,32 @@ def choose_witnesses(
     view_deg: float,
 ) -> tuple[Int64[Tensor, "batch witness"], Bool[Tensor, "batch witness"]]:
     """Which past frames looked at a place from nearby, and whether there are so many; `ages` count from the step."""
-    return best_witnesses(worth_of_witnesses(place, poses, ages, allowed, view_deg), ages)
+    return _best(_worth(place, poses, ages, allowed, view_deg), ages)
 
 
-def worth_of_witnesses(
+def search_witnesses(
+    place: Float[Tensor, "1 2"], poses: Float[Tensor, "n 3"], view_deg: float
+) -> tuple[Int64[Tensor, "1 witness"], Bool[Tensor, "1 witness"]]:
+    """`choose_witnesses` among all frames of one world, oldest first, however many there are.
+
+    A frame is worth no more than its age leaves it: where enough of the newest are worth more than that of any older one,
+    those need not be looked at.
+    """
+    for first in (max(0, len(poses) - LATELY), 0):
+        # Frames that were seen from elsewhere are passed over; one is left always.
+        along, across = (poses[first:, :2] - place).unbind(1)
+        near = along.square() + across.square() < FARTHEST**2
+        near[-1] = True
+        numbers = near.nonzero()[:, 0] + first
+        ages = len(poses) - numbers[None]
+        worth = _worth(place, poses[numbers][None], ages, ages > 0, view_deg)
+        if not first or int((worth > -AGEING / 100 * (len(poses) - first)).sum()) >= CANDIDATES:
+            break
+    chosen, found = _best(worth, ages)
+    return numbers[chosen], found
+
+
+def _worth(
     place: Float[Tensor, "batch 2"],
     poses: Float[Tensor, "batch n 3"],
     ages: Int64[Tensor, "batch n"],
@@ -104,10 +128,10 @@ def worth_of_witnesses(
     return worth.masked_fill(~(allowed & inside & (distance < FARTHEST)), -torch.inf)
 
 
-def best_witnesses(
+def _best(
     worth: Float[Tensor, "batch n"], ages: Int64[Tensor, "batch n"]
 ) -> tuple[Int64[Tensor, "batch witness"], Bool[Tensor, "batch witness"]]:
-    """Which of n frames they are by `worth_of_witnesses`, and whether there are so many."""
+    """Which of n frames they are by `_worth`, and whether there are so many."""
     best, numbers = worth.topk(min(worth.shape[1], CANDIDATES), dim=1)
     chosen, present = spread(best, ages.gather(1, numbers), WITNESSES, APART, best > -torch.inf)
     return numbers.gather(1, chosen) * present, present

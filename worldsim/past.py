@@ -11,16 +11,13 @@ from torch import Tensor
 from models.history import AgedFrames, History
 from models.packer import pad_actions
 from models.schedule import Schedule
-from retrieval.foresight import AGEING, CANDIDATES, FARTHEST, Witnesses, best_witnesses, worth_of_witnesses
+from retrieval.foresight import Witnesses, search_witnesses
 from retrieval.odometer import ACTIONS
 from retrieval.whereabouts import LANDMARKS, Followed, Sightings, Whereabouts, joined
 from worldsim.checkpoint import WorldModels
 from worldsim.memory import Memory
 from worldsim.recall import Recalled
 from worldsim.section_maker import SectionMaker
-
-LATELY = 2048
-"""newest frames among which witnesses are looked for first"""
 
 
 @dataclass(frozen=True)
@@ -98,22 +95,8 @@ def foreseen(
 
 def witnesses_in(memory: Memory, place: Float[Tensor, "1 2"], view_deg: float) -> Witnesses:
     """Frames of a memory that saw a place which the next step leads to."""
-    first = max(0, len(memory) - LATELY)
-    while True:
-        # Frames that were seen from elsewhere are passed over. The newest one lies near.
-        along, across = (memory.poses[first:, :2] - place).unbind(1)
-        near = along.square() + across.square() < FARTHEST**2
-        near[-1] = True
-        numbers = near.nonzero()[:, 0] + first
-        ages = len(memory) - numbers[None]
-        worth = worth_of_witnesses(place, memory.poses[numbers][None], ages, ages > 0, view_deg)
-        # Older ones are worth less than all of these.
-        if not first or int((worth > -AGEING / 100 * (len(memory) - first)).sum()) >= CANDIDATES:
-            break
-        first = 0
-    chosen, found = best_witnesses(worth, ages)
-    frames = numbers[chosen[0]]
-    return Witnesses(scans=memory.scans[frames][None], poses=memory.poses[frames][None], present=found)
+    frames, found = search_witnesses(place, memory.poses, view_deg)
+    return Witnesses(scans=memory.scans[frames], poses=memory.poses[frames], present=found)
 
 
 def recall_for(

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from retrieval.foresight import choose_witnesses
+from retrieval.foresight import LATELY, choose_witnesses
 from retrieval.motion import Motion
 from retrieval.odometer import Odometer
 from retrieval.whereabouts import Followed
 from worldsim.checkpoint import WorldModels
-from worldsim.past import LATELY, foreseen, recent_of, witnesses_in
+from worldsim.past import foreseen, recent_of, witnesses_in
 from worldsim.presets import tiny
 from worldsim.section_maker import SectionMaker
 from worldsim.world import World, step_worlds

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +13,7 @@ from models.history import add_noise
 from retrieval.foresight import foremost
 from retrieval.motion import FREE_WIDTH, Motion, fit_motion, turned
 from retrieval.odometer import Odometer
-from retrieval.offset import MOVE_SCALE
+from retrieval.offset import MOVE_SCALE, Offset
 from worldsim.episode import Episode, list_episodes
 from worldsim.errors import check_at_least
 from worldsim.presets import preset
@@ -127,12 +127,9 @@ def train_odometer(settings: OdometerTraining) -> None:
     state = TrainingState(model, [optimizer], decay=0.995)
     loop = TrainingLoop("odometer", settings.out, state, settings.loop, processes)
     parameters, moves = list(model.parameters()), Moves.of(episodes, motion)
-    plans = FloorPlans.of(paths, processes.device)
-    if plans is None and model.foresight is not None and processes.main:
-        print(
-            "odometer: these are no mazes whose plans are known; foresight learns from bumps alone",
-            flush=True,
-        )
+    plans = None if model.foresight is None else FloorPlans.of(paths, processes.device)
+    if model.foresight is not None and plans is None and processes.main:
+        print("odometer: no mazes whose plans are known; foresight learns from bumps alone", flush=True)
 
     def take_step(step: int) -> dict[str, Tensor]:
         generator = processes.generator(settings.seed, step)
@@ -223,16 +220,8 @@ def odometer_loss(
     features, around = model.views(pairs[:, 0], pairs[:, 1], turn, seen), None
     if model.foresight is not None:
         end = episodes.poses[episode, time - 1, :2] + pushed
-        witnesses = draw_witnesses(
-            model,
-            episodes,
-            moves.headings_deg,
-            episode,
-            time,
-            foremost(end, pushed),
-            settings.noise,
-            generator,
-        )
+        given = model, episodes, moves.headings_deg, episode, time
+        witnesses = draw_witnesses(*given, foremost(end, pushed), settings.noise, generator)
         around = model.foresight.asked(torch.cat((end, view[:, None]), 1), witnesses)
         features = features + model.foresight.joined(around) * ~seen[:, None]
     # Told what did not happen, a sight of it must say so: of free steps there are ten times as many as of changed ones.
@@ -240,16 +229,24 @@ def odometer_loss(
     wrong = seen & (uniform(batch) < WRONG_SHARE)
     told = free + error * wrong[:, None]
     made = model.judge(features, told, turn, turned(bump, -view))
-    changed = (true - told).norm(dim=1) > FREE_WIDTH
-    # Half of the pairs were drawn for being changed; the others' share is the true one.
-    share = moves.share
-    weight = torch.where(changed, 2 * share / (1 + share), 2 / (1 + share))
-    gate = functional.binary_cross_entropy_with_logits(made.logit, changed.float(), weight)
-    errors = (torch.where(made.logit[:, None] > 0, made.offset, told) - true).detach().norm(dim=1)
+    loss, errors, changed = _move_loss(made, told, true, moves.share)
     real = changed & ~wrong
     found = {"error_seen": mean_of(errors, real & seen), "error_unseen": mean_of(errors, real & ~seen)}
-    loss = gate + offset_loss(made, true, changed, MOVE_SCALE)
     if plans is not None and around is not None:
         more, found["blocked_right"] = blocked_loss(around, plans.blocked(episode, around.places))
         loss = loss + more
     return loss, found
+
+
+def _move_loss(
+    made: Offset, told: Float[Tensor, "batch 2"], true: Float[Tensor, "batch 2"], share: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    """Of what is made of moves that were told; also how far off that is in map units, and which moves were changed.
+
+    Half of the pairs were drawn for being changed; the others' share is the true one.
+    """
+    changed = (true - told).norm(dim=1) > FREE_WIDTH
+    weight = torch.where(changed, 2 * share / (1 + share), 2 / (1 + share))
+    gate = functional.binary_cross_entropy_with_logits(made.logit, changed.float(), weight)
+    errors = (torch.where(made.logit[:, None] > 0, made.offset, told) - true).detach().norm(dim=1)
+    return gate + offset_loss(made, true, changed, MOVE_SCALE), errors, changed
